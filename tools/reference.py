@@ -7,6 +7,7 @@
     python tools/reference.py --tiny 6 --out tests/goldens/six          # one that 2 and 3 ranks can share
     python tools/reference.py --tiny --method dora --out tests/goldens/dora     # another method of fine-tuning
     python tools/reference.py --tiny --kind qwen2 --out tests/goldens/qwen2     # another architecture
+    python tools/reference.py --tiny --peft '{"modules_to_save": ["lm_head"]}' --out REF    # other settings of LoRA
     parity REF
 
 The truth is float64 throughout: a plain functional Llama below, with autograd. transformers and PEFT run the same files
@@ -20,6 +21,7 @@ import argparse
 import json
 import math
 import os
+import re
 import sys
 
 import peft
@@ -32,10 +34,11 @@ IGNORE = -100
 
 
 class Adapter:
-    """What is added, by the path of what it changes: {path: {name: tensor}}; `scale` is alpha / r."""
+    """What is added, by the path of what it changes: {path: {name: tensor}}; `scales` are alpha / r, by path. A weight
+    that takes the place of the base's is called `weight`."""
 
-    def __init__(self, places, scale, rank, known):
-        self.places, self.scale, self.rank, self.known = places, scale, rank, known
+    def __init__(self, places, scales, rank, known):
+        self.places, self.scales, self.rank, self.known = places, scales, rank, known
 
     def named(self):
         """By the names of the file."""
@@ -43,7 +46,7 @@ class Adapter:
 
     def map(self, f):
         places = {path: {name: f(t) for name, t in tensors.items()} for path, tensors in self.places.items()}
-        return Adapter(places, self.scale, self.rank, self.known)
+        return Adapter(places, self.scales, self.rank, self.known)
 
 
 class Llama:
@@ -55,8 +58,9 @@ class Llama:
         self.head_dim = getattr(config, "head_dim", None) or config.hidden_size // self.heads
         self.rates, self.attention_factor = rope(config, self.head_dim)
 
-    def weight(self, name):
-        return self.weights[name].to(self.dtype)
+    def weight(self, name, adapter=None):
+        own = adapter.places.get(name.removesuffix(".weight"), {}).get("weight") if adapter else None
+        return (self.weights[name] if own is None else own).to(self.dtype)
 
     def norm(self, x, name):
         return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.config.rms_norm_eps) * self.weight(name)
@@ -80,9 +84,9 @@ class Llama:
         narrow = x @ a.T
         if "router.weight" in own:
             narrow = narrow * (x @ own["router.weight"].T).softmax(-1).repeat_interleave(adapter.rank, -1)
-        y = x @ w.T + adapter.scale * narrow @ b.T
+        y = x @ w.T + adapter.scales[name] * narrow @ b.T
         if "lora_magnitude_vector" in own:
-            y = y * (own["lora_magnitude_vector"] / (w + adapter.scale * b @ a).detach().norm(dim=1))
+            y = y * (own["lora_magnitude_vector"] / (w + adapter.scales[name] * b @ a).detach().norm(dim=1))
         return y + bias
 
     def after(self, y, block, adapter):
@@ -95,7 +99,7 @@ class Llama:
     def forward(self, ids, adapter=None):
         """Every named tensor of one sequence (T)."""
         seen, length = {}, len(ids)
-        x = self.weight("model.embed_tokens.weight")[ids]
+        x = self.weight("model.embed_tokens.weight", adapter)[ids]
         future = torch.full((length, length), -math.inf, dtype=self.dtype).triu(1)
         for i in range(self.config.num_hidden_layers):
             seen[f"hidden.{i}"] = x
@@ -120,8 +124,9 @@ class Llama:
                 seen.update({f"layer0.{name}": t for name, t in parts.items()})
         seen[f"hidden.{self.config.num_hidden_layers}"] = x
         seen["hidden.norm"] = self.norm(x, "model.norm.weight")
-        head = "model.embed_tokens.weight" if self.config.tie_word_embeddings else "lm_head.weight"
-        seen["logits"] = seen["hidden.norm"] @ self.weight(head).T
+        tied = self.config.tie_word_embeddings and not (adapter and "lm_head" in adapter.places)
+        head = self.weight("model.embed_tokens.weight") if tied else self.weight("lm_head.weight", adapter)
+        seen["logits"] = seen["hidden.norm"] @ head.T
         seen["logprobs"] = logprobs(seen["logits"], ids)
         return seen
 
@@ -235,9 +240,9 @@ def merged(llama, adapter):
     """W + s B A of layer 0, with DoRA's lengths, where that is all an adapter does."""
     tensors = {}
     for name, own in adapter.places.items():
-        if not name.startswith("model.layers.0.") or not adapter.known:
+        if not name.startswith("model.layers.0.") or "lora_A.weight" not in own or not adapter.known:
             continue
-        w = llama.weight(name + ".weight") + adapter.scale * own["lora_B.weight"] @ own["lora_A.weight"]
+        w = llama.weight(name + ".weight") + adapter.scales[name] * own["lora_B.weight"] @ own["lora_A.weight"]
         if "lora_magnitude_vector" in own:
             w = w * (own["lora_magnitude_vector"] / w.norm(dim=1))[:, None]
         tensors[f"merged.{name}.weight"] = w.detach()
@@ -300,7 +305,11 @@ def observed(folder, adapter_folder, dtype, attention, data, steps, snapshots):
     biases = {n: p for n, p in model.named_parameters() if n.endswith(".bias")}
     tensors.update(bias_gradients(biases, model(data.ids[None]).logits[0].float(), data.labels))
     model = peft.PeftModel.from_pretrained(model, adapter_folder, is_trainable=True)
-    stored = lambda n: n.replace(".default", "").replace("magnitude_vector.weight", "magnitude_vector")
+    for module in model.modules():
+        if isinstance(module, peft.utils.ModulesToSaveWrapper):
+            read_as(dtype, module.modules_to_save["default"])
+    plain = lambda n: n.replace(".modules_to_save.default", "").replace(".default", "")
+    stored = lambda n: plain(n).replace("magnitude_vector.weight", "magnitude_vector")
     named = {stored(n): p for n, p in model.named_parameters() if p.requires_grad}
     for p in named.values():
         p.data = p.data.float()
@@ -318,8 +327,18 @@ def observed(folder, adapter_folder, dtype, attention, data, steps, snapshots):
     return {**tensors, **kept}, scalars, losses
 
 
+def read_as(dtype, module):
+    """Keeps the weight of an embedding or a linear in float32, and reads it as `dtype`."""
+    if isinstance(module, torch.nn.Embedding):
+        module.forward = lambda ids: torch.nn.functional.embedding(ids, module.weight.to(dtype))
+    else:
+        module.forward = lambda x: torch.nn.functional.linear(x, module.weight.to(dtype))
+
+
 def factor(name):
-    """A or W_down, B or W_up, or what a method has beside them."""
+    """A or W_down, B or W_up, or what a method has beside them; W is a weight of the base."""
+    if name.endswith(("embed_tokens.weight", "lm_head.weight")):
+        return "W"
     if ".lora_A." in name or ".down." in name:
         return "A"
     return "M" if "magnitude" in name or ".router." in name else "B"
@@ -436,27 +455,30 @@ def make_tiny(folder, heads, kind):
     model.to(torch.bfloat16).save_pretrained(folder)
 
 
-def make_adapter(model_folder, folder, rank, method):
-    """A random adapter of all seven linears, or after both blocks of every layer, nothing in it zero."""
+def make_adapter(model_folder, folder, rank, method, settings):
+    """A random adapter of all seven linears, or after both blocks of every layer, nothing in it zero; `settings` are
+    LoraConfig's."""
     torch.manual_seed(1)
     if method in ("mixture", "bottleneck"):
         return make_own(model_folder, folder, rank, method)
     model = transformers.AutoModelForCausalLM.from_pretrained(model_folder, dtype="auto")
     names = [n.split(".")[-1] for n in LINEARS]
-    config = peft.LoraConfig(
-        r=rank, lora_alpha=2 * rank, target_modules=names, task_type="CAUSAL_LM", use_dora=method == "dora"
-    )
+    plain = {"r": rank, "lora_alpha": 2 * rank, "target_modules": names, "use_dora": method == "dora"}
+    config = peft.LoraConfig(task_type="CAUSAL_LM", **{**plain, **settings})
     model = peft.get_peft_model(model, config)
     for name, p in model.named_parameters():
         if "magnitude" in name:
             p.data = p.data.float() * (1 + 0.2 * torch.randn(p.shape))
         elif "lora_" in name:
             p.data = torch.randn(p.shape) * (0.5 / math.sqrt(p.shape[1]))
+        elif "modules_to_save" in name:
+            p.data = (p.data * (1 + 0.2 * torch.randn(p.shape))).to(p.dtype)
     model.save_pretrained(folder)
     os.remove(f"{folder}/README.md")  # a form to fill in
     with open(f"{folder}/adapter_config.json") as file:
         config = json.load(file)
-    config["target_modules"].sort()  # a set: its order would change from run to run
+    if isinstance(config["target_modules"], list):
+        config["target_modules"].sort()  # a set: its order would change from run to run
     with open(f"{folder}/adapter_config.json", "w") as file:
         json.dump(config, file, indent=2)
 
@@ -496,15 +518,22 @@ def read_adapter(folder):
     """The adapter of a folder, in float32."""
     with open(f"{folder}/adapter_config.json") as file:
         config = json.load(file)
-    rank, alpha, places = config["r"], config.get("lora_alpha", 1), {}
+    places, parts = {}, ("lora_A", "lora_B", "router", "down", "up")
     for stored, t in sorted(load_file(f"{folder}/adapter_model.safetensors").items()):
         path, _, name = stored.removeprefix("base_model.model.").rpartition(".")
-        if name == "weight":
+        if name == "weight" and path.rpartition(".")[2] in parts:
             path, _, name = path.rpartition(".")
             name += ".weight"
         places.setdefault(path, {})[name] = t.float()
-    scale = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
-    return Adapter(places, scale, rank, config["peft_type"] == "LORA")
+
+    def setting(pattern, key, path):
+        found = [v for k, v in config.get(pattern, {}).items() if re.match(rf"(.*\.)?({k})$", path)]
+        return (found or [config.get(key, 1)])[0]
+
+    scale = lambda rank, alpha: alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+    rank, alpha = (lambda path: setting("rank_pattern", "r", path)), (lambda path: setting("alpha_pattern", "lora_alpha", path))
+    scales = {path: scale(rank(path), alpha(path)) for path in places}
+    return Adapter(places, scales, config["r"], config["peft_type"] == "LORA")
 
 
 def write(out, tensors, data, document):
@@ -530,6 +559,7 @@ def arguments():
     parser.add_argument("--method", choices=("lora", "dora", "mixture", "bottleneck"), default="lora",
                         help="what the random adapter is [lora]")
     parser.add_argument("--rank", type=int, default=4)
+    parser.add_argument("--peft", type=json.loads, default={}, metavar="JSON", help="other settings of the random LoRA adapter, as LoraConfig has them")
     parser.add_argument("--tokens", type=int, default=29, help="length of the forward sequence")
     parser.add_argument("--steps", type=int, default=5, help="optimizer steps")
     parser.add_argument("--new-tokens", type=int, default=16, help="greedy tokens of each prompt")
@@ -554,7 +584,7 @@ def main():
     if args.adapter:
         os.symlink(os.path.abspath(args.adapter), adapter_folder)
     else:
-        make_adapter(model_folder, adapter_folder, args.rank, args.method)
+        make_adapter(model_folder, adapter_folder, args.rank, args.method, args.peft)
     stored = transformers.AutoModelForCausalLM.from_pretrained(model_folder, dtype="auto")
     llama, data = Llama(stored.state_dict(), stored.config), Data(stored.config.vocab_size, args.tokens, args.seed)
     adapter = read_adapter(adapter_folder)

@@ -30,14 +30,15 @@ pub(crate) struct AdaptedLinear<'a> {
 }
 
 impl BoundAdapter {
-    /// Binds one module's tensors; `to_rank` copies this rank's slice of a tensor, given its name after the
-    /// module's path.
+    /// Binds the tensors of the module at `path`; `to_rank` copies this rank's slice of a tensor, given its name after
+    /// the path.
     pub fn new(
         settings: &AdapterConfig,
+        path: &str,
         full: &AdapterTensors,
         to_rank: impl Fn(&str, &Tensor) -> Result<Tensor>,
     ) -> Result<Self> {
-        let (method, scale) = (settings.method, settings.scaling());
+        let (method, scale) = (settings.method, settings.scaling(path));
         let full: Vec<&Tensor> = full.tensors().collect();
         let tensors = AdapterTensors::build(method, |i| to_rank(method.tensor_names()[i], full[i]))?;
         Ok(BoundAdapter { method, scale, tensors, row_norms: None })

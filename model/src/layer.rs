@@ -169,7 +169,7 @@ impl Layer {
         let bind = |path: &str| {
             let to_rank = |name: &str, t: &Tensor| to_rank(&format!("{path}.{name}"), t);
             let full = adapter.modules.get(path);
-            full.map(|full| BoundAdapter::new(&adapter.config, full, to_rank)).transpose()
+            full.map(|full| BoundAdapter::new(&adapter.config, path, full, to_rank)).transpose()
         };
         for linear in config::LinearName::ALL {
             self.projections[linear as usize].adapter = bind(&linear.path(self.index))?;

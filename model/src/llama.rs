@@ -1,7 +1,7 @@
 //! Llama: Code Llama's decoder, for training on packed documents and for paged generation (Touvron et al., arXiv
 //! 2307.09288; Rozière et al., arXiv 2308.12950).
 
-use crate::adapter::Adapter;
+use crate::adapter::{Adapter, EMBEDDING, HEAD};
 use crate::checkpoint::{Checkpoint, WeightLoader};
 use crate::config::ModelConfig;
 use crate::parallel::shard::{Weight, WeightShards};
@@ -15,6 +15,8 @@ use codelsi_kernels::flash::flash;
 use codelsi_kernels::gemm::{linear, pack_weight};
 use codelsi_kernels::rope;
 use codelsi_kernels::xent::{Targets, vocab_parallel_xent};
+use std::collections::BTreeMap;
+use std::mem;
 use std::sync::Arc;
 
 pub use crate::layer::{Layer, Qkv, ResidualStream, RowContext};
@@ -37,6 +39,8 @@ pub struct Llama {
     shards: Option<Arc<WeightShards>>,
     /// cos and sin of every position.
     rope: Tensor,
+    /// The base's weights whose places those of an adapter have taken, by name.
+    replaced: BTreeMap<String, Tensor>,
 }
 
 /// Documents packed end to end, T tokens in total.
@@ -134,12 +138,12 @@ impl Llama {
             None => weight(name).and_then(factor).map(Weight::Local),
         };
         let layer = |i| Layer::load(&rank_layout, &config, i, &weight, &matrix).map(Arc::new);
-        let embedding = matrix(0, "model.embed_tokens.weight")?;
+        let embedding = matrix(0, EMBEDDING)?;
         let model = Llama {
             layers: (0..config.layers).map(layer).collect::<Result<_>>()?,
             norm: weight("model.norm.weight")?,
             head: match (config.tied_embeddings, &shards) {
-                (false, _) => Some(matrix(config.layers + 1, "lm_head.weight")?),
+                (false, _) => Some(matrix(config.layers + 1, HEAD)?),
                 (true, Some(shards)) => Some(shards.tied_head()),
                 (true, None) if packed => {
                     embedding.local().cloned().map(factor).transpose()?.map(Weight::Local)
@@ -154,6 +158,7 @@ impl Llama {
                 &config.rope.inverse_frequencies(config.head_dim),
                 config.rope.attention_factor(),
             )?,
+            replaced: BTreeMap::new(),
             compute,
             config,
             rank_layout,
@@ -181,7 +186,44 @@ impl Llama {
                 layer.precompute(&cx)?;
             }
         }
+        self.replace_weights(adapter, train)
+    }
+
+    /// Puts the weights that an adapter brings in the places of the base's, after those of an adapter before it.
+    fn replace_weights(&mut self, adapter: &Adapter, train: Trainable) -> Result<()> {
+        let base = mem::take(&mut self.replaced);
+        self.swap_weights(base)?;
+        if adapter.saved.is_empty() {
+            return Ok(());
+        }
+        // The head of a tied model is no longer its embedding.
+        self.head.get_or_insert_with(|| self.embedding.clone());
+        let to_rank = |(name, full): (&String, &Tensor)| -> Result<(String, Tensor)> {
+            let local = |dtype| self.rank_layout.copy_slice_as(name, full, Label::Adapters, dtype);
+            let t = match adapter.trains_saved(name, train) {
+                true => local(DType::F32)?.with_grad(),
+                false => local(self.compute)?,
+            };
+            Ok((name.clone(), t))
+        };
+        let weights = adapter.saved.iter().map(to_rank).collect::<Result<_>>()?;
+        self.replaced = self.swap_weights(weights)?;
         Ok(())
+    }
+
+    /// Puts tensors in the places of those of the same names, and returns these.
+    fn swap_weights(&mut self, weights: BTreeMap<String, Tensor>) -> Result<BTreeMap<String, Tensor>> {
+        let mut places: BTreeMap<String, &mut Tensor> = self.tensors_mut()?.into_iter().collect();
+        let swap = |(name, t): (String, Tensor)| {
+            let place = places.get_mut(&name).ok_or_else(|| {
+                Error::new(format!(
+                    "--layout shard keeps `{name}` in shards, where an adapter's own cannot take its place: use another \
+                     layout, or merge the adapter"
+                ))
+            })?;
+            Ok((name, mem::replace(&mut **place, t)))
+        };
+        weights.into_iter().map(swap).collect()
     }
 
     /// Returns a model of the same weights, in the same memory, with another adapter, which is frozen: a teacher of this
@@ -200,6 +242,7 @@ impl Llama {
             head: self.head.clone(),
             shards: self.shards.clone(),
             rope: self.rope.clone(),
+            replaced: self.replaced.clone(),
         };
         other.attach(adapter, Trainable::Nothing)?;
         Ok(other)
@@ -387,11 +430,11 @@ impl Llama {
     /// Every tensor that wants a gradient, named as in a checkpoint or an adapter file, in a fixed order.
     pub fn trainable(&self) -> Vec<(String, &Tensor)> {
         let named = |name: &str, t| (name.to_owned(), t);
-        let embedding = self.embedding.local().map(|t| named("model.embed_tokens.weight", t));
+        let embedding = self.embedding.local().map(|t| named(EMBEDDING, t));
         let mut all: Vec<(String, &Tensor)> = embedding.into_iter().collect();
         all.extend(self.layers.iter().flat_map(|layer| layer.tensors()));
         all.push(named("model.norm.weight", &self.norm));
-        all.extend(self.head.iter().filter_map(Weight::local).map(|t| named("lm_head.weight", t)));
+        all.extend(self.head.iter().filter_map(Weight::local).map(|t| named(HEAD, t)));
         all.retain(|(_, t)| t.id().is_some());
         all
     }
@@ -411,15 +454,21 @@ impl Llama {
     /// # Errors
     /// When a tape or another holder still reads a weight.
     pub fn trainable_mut(&mut self) -> Result<Vec<(String, &mut Tensor)>> {
+        let mut all = self.tensors_mut()?;
+        all.retain(|(_, t)| t.id().is_some());
+        Ok(all)
+    }
+
+    /// Every tensor that this rank holds in full or as its slice, in the order of [`Llama::trainable`].
+    fn tensors_mut(&mut self) -> Result<Vec<(String, &mut Tensor)>> {
         let named = |name: &str, t| (name.to_owned(), t);
-        let embedding = self.embedding.local_mut().map(|t| named("model.embed_tokens.weight", t));
+        let embedding = self.embedding.local_mut().map(|t| named(EMBEDDING, t));
         let mut all: Vec<(String, &mut Tensor)> = embedding.into_iter().collect();
         for layer in &mut self.layers {
             all.extend(exclusive(layer)?.tensors_mut());
         }
         all.push(named("model.norm.weight", &mut self.norm));
-        all.extend(self.head.iter_mut().filter_map(Weight::local_mut).map(|t| named("lm_head.weight", t)));
-        all.retain(|(_, t)| t.id().is_some());
+        all.extend(self.head.iter_mut().filter_map(Weight::local_mut).map(|t| named(HEAD, t)));
         Ok(all)
     }
 }

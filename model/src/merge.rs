@@ -1,10 +1,10 @@
 //! Merges an adapter into its base model: W + s B A for every adapted linear, for DoRA with each row scaled to its
 //! magnitude m.
 
-use crate::adapter::{Adapter, AdapterConfig, AdapterTensors};
+use crate::adapter::{Adapter, AdapterConfig, AdapterTensors, EMBEDDING, HEAD};
 use crate::checkpoint::Checkpoint;
 use crate::output_folder::{check_replaceable, copy_tokenizer_files, write_folder};
-use crate::tensor_writer::{MAX_SHARD_BYTES, TensorSpec, write_model};
+use crate::tensor_writer::{MAX_SHARD_BYTES, TensorSpec, write_json, write_model};
 use codelsi_engine::files::write_atomic;
 use codelsi_engine::{At, DType, Device, Error, Label, Result, Tensor};
 use codelsi_kernels::gemm::cpu::{AccumulatorInit, Precision};
@@ -14,6 +14,7 @@ use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use rayon::prelude::*;
 use safetensors::Dtype;
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write};
@@ -39,20 +40,24 @@ pub fn merge(
         return Err(Error::io(out, "is the base model itself; give another folder"));
     }
     let adapted = adapted_weights(base, adapter)?;
-    let specs = tensor_specs(base)?;
+    let unties = unties(base, adapter)?;
+    let specs = tensor_specs(base, unties)?;
     let total = specs.iter().map(TensorSpec::byte_len).sum();
     let mut done = 0;
     write_folder(out, "config.json", |out| {
-        let config = base.folder().join("config.json");
-        write_atomic(out.join("config.json"), &fs::read(&config).map_err(|e| Error::io(&config, e))?)?;
+        write_config(base.folder(), out, unties)?;
         copy_tokenizer_files(base.folder(), out)?;
         write_model(out, &specs, MAX_SHARD_BYTES, &mut |spec, file| {
-            match adapted.get(&spec.name) {
-                None => file.write_all(base.bytes(&spec.name).map_err(io::Error::other)?)?,
-                Some(module) => {
-                    let weight = merged_weight(base, &spec.name, module, &adapter.config);
-                    let weight = weight.map_err(io::Error::other)?;
-                    write_as(spec.dtype, weight.slice().map_err(io::Error::other)?, file)?;
+            let weight = match (adapter.saved.get(&spec.name), adapted.get(&spec.name)) {
+                (Some(saved), _) => Some(Ok(saved.clone())),
+                (None, Some(module)) => Some(merged_weight(base, &spec.name, module, &adapter.config)),
+                (None, None) => None,
+            };
+            match weight.transpose().map_err(io::Error::other)? {
+                Some(weight) => write_as(spec.dtype, weight.slice().map_err(io::Error::other)?, file)?,
+                None => {
+                    let stored = if unties && spec.name == HEAD { EMBEDDING } else { &spec.name };
+                    file.write_all(base.bytes(stored).map_err(io::Error::other)?)?;
                 }
             }
             done += spec.byte_len();
@@ -77,7 +82,8 @@ pub fn merged_weight(
     let mut weight = base.copy_f32(&device, name)?;
     let mut product = device.empty(Label::Scratch, *weight.shape(), DType::F32);
     multiply_into(&mut product, AccumulatorInit::Zero, &[nn(&module.b, &module.a)?], Precision::F32)?;
-    let (columns, scaling) = (weight.shape().as_matrix().1, settings.scaling());
+    let path = name.strip_suffix(".weight").unwrap_or(name);
+    let (columns, scaling) = (weight.shape().as_matrix().1, settings.scaling(path));
     let magnitudes = module.extra.as_ref().map(|m| m.slice::<f32>()).transpose()?;
     let (w, ba) = (weight.slice_mut::<f32>()?, product.slice::<f32>()?);
     w.par_chunks_mut(columns).zip(ba.par_chunks(columns)).enumerate().for_each(|(j, (w, ba))| {
@@ -102,14 +108,14 @@ fn adapted_weights<'a>(
     adapter: &'a Adapter,
 ) -> Result<BTreeMap<String, &'a AdapterTensors>> {
     let mut adapted = BTreeMap::new();
-    for (path, (out, inner)) in adapter.config.adapted_modules(base.config()) {
-        let Some(module) = adapter.modules.get(&path) else { continue };
-        let expected = adapter.config.tensor_shapes((out, inner));
-        if module.tensors().zip(&expected).any(|(t, shape)| t.shape()[..] != shape[..]) {
-            let (a, b) = (module.a.shape(), module.b.shape());
-            return Err(Error::new(format!("A is {a}, B is {b}; the weight is ({out}, {inner})"))).at(path);
+    for expected in adapter.config.adapted_modules(base.config()) {
+        let Some(module) = adapter.modules.get(&expected.path) else { continue };
+        if module.tensors().zip(&expected.tensor_shapes).any(|(t, shape)| t.shape()[..] != shape[..]) {
+            let (a, b, (out, inner)) = (module.a.shape(), module.b.shape(), expected.shape);
+            return Err(Error::new(format!("A is {a}, B is {b}; the weight is ({out}, {inner})")))
+                .at(expected.path);
         }
-        adapted.insert(format!("{path}.weight"), module);
+        adapted.insert(expected.weight(), module);
     }
     if adapted.len() == adapter.modules.len() {
         return Ok(adapted);
@@ -121,10 +127,42 @@ fn adapted_weights<'a>(
     )))
 }
 
-/// Describes the base's tensors, to be written in their stored types.
-fn tensor_specs(base: &Checkpoint) -> Result<Vec<TensorSpec>> {
+/// True if the base is tied and the adapter's embedding and head are not one.
+fn unties(base: &Checkpoint, adapter: &Adapter) -> Result<bool> {
+    if !base.config().tied_embeddings {
+        return Ok(false);
+    }
+    match [EMBEDDING, HEAD].map(|name| adapter.saved.get(name)) {
+        [None, None] => Ok(false),
+        [Some(embedding), Some(head)] => Ok(embedding.bytes()? != head.bytes()?),
+        _ => Ok(true),
+    }
+}
+
+/// Describes the base's tensors, to be written in their stored types, and the head where it is no longer tied.
+fn tensor_specs(base: &Checkpoint, unties: bool) -> Result<Vec<TensorSpec>> {
     let stored = base.config().tensor_shapes().into_iter();
-    stored.map(|(name, shape)| Ok(TensorSpec { dtype: base.entry(&name)?.dtype, name, shape })).collect()
+    let spec =
+        |(name, shape): (String, Vec<usize>)| Ok(TensorSpec { dtype: base.entry(&name)?.dtype, name, shape });
+    let mut specs = stored.map(spec).collect::<Result<Vec<TensorSpec>>>()?;
+    if unties {
+        let embedding = specs.iter().find(|spec| spec.name == EMBEDDING);
+        let head = embedding.map(|spec| TensorSpec { name: HEAD.into(), shape: spec.shape.clone(), ..*spec });
+        specs.extend(head);
+    }
+    Ok(specs)
+}
+
+/// Copies the base's `config.json`, with the head no longer tied if the adapter `unties` it.
+fn write_config(base: &Path, out: &Path, unties: bool) -> Result<()> {
+    let path = base.join("config.json");
+    let bytes = fs::read(&path).map_err(|e| Error::io(&path, e))?;
+    if !unties {
+        return write_atomic(out.join("config.json"), &bytes);
+    }
+    let mut config: Value = serde_json::from_slice(&bytes).map_err(|e| Error::io(&path, e))?;
+    config["tie_word_embeddings"] = false.into();
+    write_json(out.join("config.json"), &config)
 }
 
 /// Writes f32 values as `dtype`, rounded to nearest even.
@@ -151,7 +189,6 @@ mod tests {
     use crate::config::{LinearName, ModelConfig};
     use crate::synthetic;
     use codelsi_testing::shared;
-    use serde_json::Value;
 
     #[test]
     fn merged_weights_are_the_golden_ones() {

@@ -6,9 +6,10 @@ use std::fs;
 use std::path::Path;
 
 /// Files of a model folder besides `config.json` and the weights.
-const TOKENIZER_FILES: [&str; 9] = [
+const TOKENIZER_FILES: [&str; 10] = [
     "added_tokens.json",
     "chat_template.jinja",
+    "chat_template.json",
     "generation_config.json",
     "merges.txt",
     "special_tokens_map.json",

@@ -5,6 +5,7 @@ use codelsi_model::adapter::{Adapter, AdapterConfig, Method};
 use codelsi_model::checkpoint::Checkpoint;
 use codelsi_model::config::{LinearName, ModelConfig};
 use codelsi_model::llama::{ForwardOptions, Llama, PackedBatch};
+use codelsi_model::merge::merge;
 use codelsi_model::synthetic;
 use codelsi_model::trainable::Trainable;
 use std::collections::BTreeSet;
@@ -82,4 +83,53 @@ fn a_mixture_of_trained_experts_begins_as_their_mean() {
     let routers = mixture.modules.values().map(|module| module.extra.as_ref().unwrap().shape().elements());
     assert_eq!(mixture.trained_parameters(Trainable::Routers), routers.sum::<usize>());
     assert_eq!(mixture.trained_parameters(Trainable::Adapter), mixture.parameters());
+}
+
+/// Weights that stand in the places of the base's are those that are used, until another adapter is attached.
+#[test]
+fn weights_of_an_adapter_take_the_places_of_the_base_s() {
+    for tied in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let config = ModelConfig { layers: 2, tied_embeddings: tied, ..synthetic::config("tiny").unwrap() };
+        synthetic::write_random_model(folder.path(), &config, 1, &mut |_, _| {}).unwrap();
+        let base = Checkpoint::open(folder.path()).unwrap();
+        let saving = |names: &[&str]| {
+            let modules_to_save = names.iter().map(|name| name.to_string()).collect();
+            let settings =
+                AdapterConfig { modules_to_save, ..AdapterConfig::lora(4, 8.0, 0.0, &[LinearName::Q]) };
+            Adapter::init(&base, &settings, 1).unwrap()
+        };
+        let mut both = saving(&["embed_tokens", "lm_head"]);
+        let run = |adapter: &Adapter, train| logits(&base, Some(adapter), train);
+        let plain = logits(&base, None, Trainable::Nothing);
+        for train in [Trainable::Nothing, Trainable::Adapter] {
+            assert!(run(&both, train) == plain, "a fresh adapter changes nothing");
+        }
+        both.saved
+            .get_mut("lm_head.weight")
+            .unwrap()
+            .slice_mut::<f32>()
+            .unwrap()
+            .iter_mut()
+            .for_each(|x| *x *= 2.0);
+        let doubled: Vec<f32> = plain.iter().map(|x| 2.0 * x).collect();
+        assert!(run(&both, Trainable::Nothing) == doubled, "tied {tied}: the head alone is doubled");
+
+        let mut model = Llama::load(&Device::cpu(), &base, DType::F32, Trainable::Nothing).unwrap();
+        model.attach(&both, Trainable::Nothing).unwrap();
+        model.attach(&saving(&[]), Trainable::Nothing).unwrap();
+        let (cx, batch) =
+            (Ctx::inference(&Device::cpu()), PackedBatch::new(&Device::cpu(), &[&[1, 40, 7, 90]]).unwrap());
+        let hidden = model.hidden(&cx, &batch, ForwardOptions::default()).unwrap();
+        assert!(model.logits(&cx, &hidden).unwrap().to_vec::<f32>().unwrap() == plain, "the base's are back");
+
+        let norms = saving(&["norm"]);
+        assert_eq!(norms.saved.len(), 5, "as in PEFT the end of a name is enough: {:?}", norms.saved.keys());
+        assert!(run(&norms, Trainable::Nothing) == plain);
+        let merged = folder.path().join("merged");
+        merge(&base, &both, &merged, &mut |_, _| {}, &mut |_| Ok(())).unwrap();
+        let merged = Checkpoint::open(&merged).unwrap();
+        assert!(logits(&merged, None, Trainable::Nothing) == doubled, "doubling and B = 0 round nothing");
+        assert!(!merged.config().tied_embeddings, "a head of its own is written");
+    }
 }

@@ -14,7 +14,8 @@ use serde_json::Value;
 fn parity(device: &Device, compute: DType) {
     let given = ["mha_f32", "gqa_bf16_sharded", "tied_f32", "hd128_bf16"];
     let given = given.iter().filter_map(|case| shared(format!("reference/{case}")));
-    let own = ["tiny", "six", "llama3", "qwen2", "mistral", "dora", "mixture", "bottleneck"];
+    let own =
+        ["tiny", "six", "llama3", "qwen2", "mistral", "patterns", "saved", "dora", "mixture", "bottleneck"];
     for folder in own.map(golden_case).into_iter().chain(given) {
         let rows = check(&folder, device, compute).unwrap();
         let departs: Vec<_> = rows.iter().filter(|r| !r.ok()).collect();

@@ -57,7 +57,9 @@ impl TrainerState {
         let is_path = |key: &str| matches!(key, "model" | "data" | "from");
         // An adapter that was started from keeps its own settings, which an older recipe does not hold.
         let continues = recipe.get("from").is_some_and(|from| !from.is_null());
-        let of_adapter = |key: &str| continues && matches!(key, "method" | "rank" | "alpha" | "targets");
+        let of_adapter = |key: &str| {
+            continues && matches!(key, "method" | "rank" | "alpha" | "targets" | "modules_to_save")
+        };
         let left_out =
             self.recipe.keys().filter(|key| !recipe.contains_key(*key)).map(|key| (key, &Value::Null));
         let all = recipe.iter().chain(left_out);

@@ -4,6 +4,7 @@ use crate::options::TrainOptions;
 use codelsi_engine::{DType, Error, Result, Tensor};
 use codelsi_model::adapter::{Adapter, AdapterTensors};
 use codelsi_model::config::ModelConfig;
+use codelsi_model::hub;
 use codelsi_model::tensor_writer::{MAX_SHARD_BYTES, TensorSpec, write_json, write_model};
 use half::bf16;
 use safetensors::Dtype;
@@ -26,23 +27,29 @@ pub fn write_adapter(
     options: &TrainOptions,
 ) -> Result<()> {
     let (method, train) = (initial.config.method, options.trainable());
+    let find = |name: &str| {
+        let found = trained.get(name).cloned();
+        found.ok_or_else(|| Error::new(format!("the model has no `{name}`")))
+    };
     let module = |(path, initial): (&String, &AdapterTensors)| -> Result<(String, AdapterTensors)> {
         let initial: Vec<&Tensor> = initial.tensors().collect();
         let tensors = AdapterTensors::build(method, |i| {
             let name = format!("{path}.{}", method.tensor_names()[i]);
             match train.includes_adapter_tensor(&name) {
-                true => trained
-                    .get(&name)
-                    .cloned()
-                    .ok_or_else(|| Error::new(format!("the model has no `{name}`"))),
+                true => find(&name),
                 false => Ok(initial[i].clone()),
             }
         })?;
         Ok((path.clone(), tensors))
     };
     let modules = initial.modules.iter().map(module).collect::<Result<_>>()?;
-    let adapter = Adapter { modules, config: initial.config.clone() };
-    adapter.write(folder, &options.model.display().to_string())
+    let saved = |(name, before): (&String, &Tensor)| match initial.trains_saved(name, train) {
+        true => find(name).map(|t| (name.clone(), t)),
+        false => Ok((name.clone(), before.clone())),
+    };
+    let saved = initial.saved.iter().map(saved).collect::<Result<_>>()?;
+    let adapter = Adapter { modules, saved, config: initial.config.clone() };
+    adapter.write(folder, &hub::name_of(&options.model))
 }
 
 /// Writes `config.json` and every weight, converted to `dtype` (F32 is exact).

@@ -61,6 +61,8 @@ pub struct TrainOptions {
     pub alpha: f32,
     /// Linears that get an adapter.
     pub targets: Vec<LinearName>,
+    /// Modules of the base that are trained in full beside the adapter, PEFT's `modules_to_save`.
+    pub modules_to_save: Vec<String>,
     /// Dropout probability of the adapters' inputs; masks realise the nearest multiple of 1/65536.
     pub dropout: f32,
     /// Peak learning rate.
@@ -169,6 +171,7 @@ impl Default for TrainOptions {
             rank: 16,
             alpha: 32.0,
             targets: LinearName::ALL.to_vec(),
+            modules_to_save: Vec::new(),
             dropout: 0.05,
             lr: 2e-4,
             warmup: 10,
@@ -223,6 +226,10 @@ impl TrainOptions {
                 self.distill > 0.0 && (self.replay.is_none() || self.from.is_none()),
                 "distillation needs rows to replay and an adapter to start from, their teacher: give --replay and --from, or leave out --distill"
                     .to_string(),
+            ),
+            (
+                !self.modules_to_save.is_empty() && (self.full || !self.experts.is_empty()),
+                "the embedding and the head are trained beside an adapter: leave out --also".to_string(),
             ),
             (self.full && self.from.is_some(), "full training does not start from an adapter".to_string()),
             (
@@ -306,7 +313,11 @@ impl TrainOptions {
     /// The settings of the adapter to train.
     pub fn adapter_settings(&self) -> AdapterConfig {
         let TrainOptions { method, rank, alpha, dropout, .. } = *self;
-        AdapterConfig { method, rank, alpha, dropout, targets: self.targets.iter().copied().collect() }
+        AdapterConfig {
+            method,
+            modules_to_save: self.modules_to_save.clone(),
+            ..AdapterConfig::lora(rank, alpha, dropout, &self.targets)
+        }
     }
 }
 

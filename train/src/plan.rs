@@ -12,6 +12,7 @@ use codelsi_model::adapter::Adapter;
 use codelsi_model::checkpoint::Checkpoint;
 use codelsi_model::config::ModelConfig;
 use codelsi_model::generate::{GenerationRequest, SchedulerConfig, generate};
+use codelsi_model::hub;
 use codelsi_model::llama::Llama;
 use codelsi_model::parallel::{Layout, RankLayout};
 use codelsi_model::trainable::Trainable;
@@ -237,6 +238,7 @@ pub fn weights_exceed_memory(device: &Device, base: &Checkpoint) -> Option<Strin
 /// # Errors
 /// When the folder has no readable configuration, or its weights are broken.
 pub fn open_for_planning(folder: &Path) -> Result<Checkpoint> {
+    hub::check_folder(folder, "model")?;
     let has_weights =
         ["model.safetensors", "model.safetensors.index.json"].iter().any(|name| folder.join(name).exists());
     match has_weights {

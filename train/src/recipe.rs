@@ -26,6 +26,9 @@ impl TrainOptions {
         if self.distill > 0.0 {
             recipe.insert("distill".into(), self.distill.into());
         }
+        if !self.modules_to_save.is_empty() {
+            recipe.insert("modules_to_save".into(), json!(self.modules_to_save));
+        }
         if !self.experts.is_empty() {
             recipe.insert("experts".into(), json!(self.experts));
         }
@@ -56,6 +59,7 @@ impl TrainOptions {
             "targets" => {
                 self.targets = read::<Vec<String>>(value)?.iter().map(|t| t.parse()).collect::<Result<_>>()?
             }
+            "modules_to_save" => self.modules_to_save = read(value)?,
             "lr" => self.lr = read(value)?,
             "warmup" => self.warmup = read(value)?,
             "weight_decay" => self.weight_decay = read(value)?,

@@ -9,7 +9,7 @@ use codelsi_engine::{At, Comm, Ctx, Device, Error, Grads, Label, ReduceOp, Resul
 use codelsi_kernels::dropout::DropoutRate;
 use codelsi_kernels::elementwise::add;
 use codelsi_kernels::xent::Targets;
-use codelsi_model::adapter::Adapter;
+use codelsi_model::adapter::{Adapter, HEAD};
 use codelsi_model::checkpoint::Checkpoint;
 use codelsi_model::llama::{ForwardOptions, Llama, PackedBatch};
 use codelsi_model::parallel::RankLayout;
@@ -81,8 +81,13 @@ impl<'a> TrainStep<'a> {
     /// # Errors
     /// A layout that cannot distill, or no memory left for the adapter.
     pub fn with_teacher(mut self, adapter: Option<&Adapter>) -> Result<Self> {
-        if adapter.is_some() {
+        if let Some(adapter) = adapter {
             self.model.check_divergence()?;
+            if adapter.saved.contains_key(HEAD) {
+                return Err(Error::new(
+                    "distillation needs a head that is frozen, and that of the adapter is not: leave out --distill",
+                ));
+            }
         }
         self.teacher = adapter.map(|adapter| self.model.with_frozen_adapter(adapter)).transpose()?;
         Ok(self)

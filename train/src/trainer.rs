@@ -212,7 +212,7 @@ fn recipe_of(
 /// SHA-256 of the tensors of an adapter.
 fn digest_of(adapter: &Adapter) -> Result<String> {
     let mut hash = Sha256::new();
-    for t in adapter.modules.values().flat_map(|module| module.tensors()) {
+    for t in adapter.modules.values().flat_map(|module| module.tensors()).chain(adapter.saved.values()) {
         hash.update(t.to_bytes()?);
     }
     Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
@@ -273,7 +273,11 @@ fn check_same_settings(has: &AdapterConfig, asked: &AdapterConfig) -> Result<()>
     };
     // A bottleneck has neither.
     let scaled = has.method != Method::Bottleneck;
+    let also = |settings: &AdapterConfig| {
+        Some(settings.modules_to_save.join(",")).filter(|names| !names.is_empty()).unwrap_or("none".into())
+    };
     let differing = [
+        (has.modules_to_save != asked.modules_to_save, "--also ", also(has), also(asked)),
         (has.method != asked.method, "", has.method.to_string(), asked.method.to_string()),
         (has.rank != asked.rank, "--rank ", has.rank.to_string(), asked.rank.to_string()),
         (scaled && has.alpha != asked.alpha, "--alpha ", has.alpha.to_string(), asked.alpha.to_string()),

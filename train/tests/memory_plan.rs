@@ -117,6 +117,15 @@ fn the_plan_of_a_step_equals_the_accounts_of_the_software_gpu() {
         let options = TrainOptions { method, ..options(recompute, compute) };
         assert_plan_equals_run(&config(2, 2, false), &options, &format!("{method}, {compute:?}"));
     }
+    for (tied, recompute, compute) in [(false, 0, DType::BF16), (true, 1, DType::F32)] {
+        let options = TrainOptions { modules_to_save: both_ends(), ..options(recompute, compute) };
+        assert_plan_equals_run(&config(2, 2, tied), &options, &format!("embedding and head, {compute:?}"));
+    }
+}
+
+/// The embedding and the head, trained beside an adapter.
+fn both_ends() -> Vec<String> {
+    vec!["embed_tokens".into(), "lm_head".into()]
 }
 
 const DORA: Method = Method::LowRank { rslora: false, dora: true };
@@ -193,10 +202,13 @@ fn the_plan_of_a_generation_equals_the_accounts_of_the_software_gpu() {
     let requests = [request(21, 2), request(9, 2), request(21, 2)];
     let limits =
         SchedulerConfig { max_sequences: 4, prefill_chunk: 8, page_size: 4, ..SchedulerConfig::default() };
-    for method in [None, Some(Method::LORA), Some(DORA), Some(MIXTURE), Some(Method::Bottleneck)] {
+    let methods = [None, Some(Method::LORA), Some(DORA), Some(MIXTURE), Some(Method::Bottleneck)];
+    let cases =
+        methods.map(|method| (method, Vec::new())).into_iter().chain([(Some(Method::LORA), both_ends())]);
+    for (method, modules_to_save) in cases {
         let device = software_gpu().unwrap();
-        let settings =
-            method.map(|method| TrainOptions { method, ..options(0, DType::BF16) }.adapter_settings());
+        let of = |method| TrainOptions { method, modules_to_save, ..options(0, DType::BF16) };
+        let settings = method.map(|method| of(method).adapter_settings());
         let adapter = settings.map(|settings| Adapter::init(&base, &settings, 1).unwrap());
         let split = RankLayout::from(&device);
         let planned =

@@ -1,5 +1,6 @@
 //! Methods of fine-tuning with a frozen base: the tensors that each adds, where, and their shapes.
 
+use super::patterns::ModulePatterns;
 use crate::config::{LinearName, ModelConfig};
 use codelsi_engine::{Error, Result};
 use std::collections::BTreeSet;
@@ -39,6 +40,28 @@ pub struct AdapterConfig {
     pub dropout: f32,
     /// The adapted linears, PEFT's `target_modules`; unused by a bottleneck.
     pub targets: BTreeSet<LinearName>,
+    /// Which of them are adapted, with which rank and alpha, where that differs by module.
+    pub patterns: Option<ModulePatterns>,
+    /// Modules of the base that the adapter holds and trains in full, PEFT's `modules_to_save`.
+    pub modules_to_save: Vec<String>,
+}
+
+/// A module that an adapter adapts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AdaptedModule {
+    /// Path in the checkpoint.
+    pub path: String,
+    /// (out, in)
+    pub shape: (usize, usize),
+    /// Shapes of its tensors, in the order of [`Method::tensor_names`].
+    pub tensor_shapes: Vec<Vec<usize>>,
+}
+
+impl AdaptedModule {
+    /// Name of the weight that is adapted.
+    pub fn weight(&self) -> String {
+        format!("{}.weight", self.path)
+    }
 }
 
 impl Method {
@@ -105,7 +128,8 @@ impl AdapterConfig {
     /// Hyperparameters of plain LoRA on `targets`.
     pub fn lora(rank: usize, alpha: f32, dropout: f32, targets: &[LinearName]) -> Self {
         let targets = targets.iter().copied().collect();
-        AdapterConfig { method: Method::LORA, rank, alpha, dropout, targets }
+        let (method, patterns, modules_to_save) = (Method::LORA, None, Vec::new());
+        AdapterConfig { method, rank, alpha, dropout, targets, patterns, modules_to_save }
     }
 
     /// Checks that the adapter has tensors.
@@ -122,22 +146,36 @@ impl AdapterConfig {
         Ok(())
     }
 
-    /// Paths of the adapted modules in the checkpoint and their (out, in), layer by layer.
-    pub fn adapted_modules(&self, config: &ModelConfig) -> Vec<(String, (usize, usize))> {
-        let layer_modules = |layer: usize| -> Vec<(String, (usize, usize))> {
-            let linear = |&linear: &LinearName| (linear.path(layer), config.linear_shape(linear));
-            let bottleneck = |sublayer| (bottleneck_path(sublayer, layer), (config.hidden, config.hidden));
+    /// The adapted modules, layer by layer.
+    pub fn adapted_modules(&self, config: &ModelConfig) -> Vec<AdaptedModule> {
+        let module = |path: String, shape| {
+            let tensor_shapes = self.tensor_shapes(self.module_settings(&path).0, shape);
+            AdaptedModule { path, shape, tensor_shapes }
+        };
+        let layer_modules = |layer: usize| -> Vec<AdaptedModule> {
+            let linear = |&linear: &LinearName| module(linear.path(layer), config.linear_shape(linear));
+            let bottleneck =
+                |sublayer| module(bottleneck_path(sublayer, layer), (config.hidden, config.hidden));
             match self.method {
                 Method::Bottleneck => SUBLAYERS.map(bottleneck).into(),
                 _ => self.targets.iter().map(linear).collect(),
             }
         };
-        (0..config.layers).flat_map(layer_modules).collect()
+        let mut all: Vec<AdaptedModule> = (0..config.layers).flat_map(layer_modules).collect();
+        if let Some(patterns) = &self.patterns {
+            all.retain(|module| patterns.modules.contains_key(&module.path));
+        }
+        all
+    }
+
+    /// Rank and alpha of the module at a path.
+    pub fn module_settings(&self, path: &str) -> (usize, f32) {
+        let own = self.patterns.as_ref().and_then(|patterns| patterns.modules.get(path));
+        own.copied().unwrap_or((self.rank, self.alpha))
     }
 
     /// Shapes of the tensors of a module that is (out, in), in the order of its tensors' names.
-    pub fn tensor_shapes(&self, (out, inner): (usize, usize)) -> Vec<Vec<usize>> {
-        let rank = self.rank;
+    fn tensor_shapes(&self, rank: usize, (out, inner): (usize, usize)) -> Vec<Vec<usize>> {
         match self.method {
             Method::LowRank { dora: false, .. } | Method::Bottleneck => {
                 vec![vec![rank, inner], vec![out, rank]]
@@ -149,11 +187,17 @@ impl AdapterConfig {
         }
     }
 
-    /// The scaling s of the adapter's output: alpha / R, or alpha / √R for rsLoRA.
-    pub fn scaling(&self) -> f32 {
-        let rank = self.rank as f64;
+    /// The scaling s of a module's output: alpha / R, or alpha / √R for rsLoRA.
+    pub fn scaling(&self, path: &str) -> f32 {
+        let (rank, alpha) = self.module_settings(path);
+        let (rank, alpha) = (rank as f64, f64::from(alpha));
         let rslora = matches!(self.method, Method::LowRank { rslora: true, .. });
-        (self.alpha as f64 / if rslora { rank.sqrt() } else { rank }) as f32
+        (alpha / if rslora { rank.sqrt() } else { rank }) as f32
+    }
+
+    /// The scaling of modules without settings of their own.
+    pub fn default_scaling(&self) -> f32 {
+        self.scaling("")
     }
 }
 

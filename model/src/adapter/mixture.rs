@@ -13,7 +13,7 @@ impl Adapter {
         let Some(first) = experts.first().map(|expert| &expert.config) else {
             return Err(Error::new("a mixture needs at least one expert"));
         };
-        let settings = |config: &AdapterConfig| (config.rank, config.scaling());
+        let settings = |config: &AdapterConfig| (config.rank, config.default_scaling());
         for (i, config) in experts.iter().map(|expert| &expert.config).enumerate() {
             if settings(config) != settings(first) {
                 let ((rank, scale), (first_rank, first_scale)) = (settings(config), settings(first));

@@ -3,10 +3,17 @@
 
 pub mod method;
 mod mixture;
+mod patterns;
 mod peft;
+mod peft_config;
+mod saved;
 mod weighted_sum;
 
-pub use method::{AdapterConfig, Method};
+pub use method::{AdaptedModule, AdapterConfig, Method};
+pub use patterns::ModulePatterns;
+pub use peft_config::AdapterSummary;
+pub(crate) use saved::EMBEDDING;
+pub use saved::HEAD;
 
 use crate::checkpoint::Checkpoint;
 use crate::config::{LinearName, ModelConfig};
@@ -25,6 +32,8 @@ pub struct Adapter {
     pub config: AdapterConfig,
     /// Tensors by the path of the module that they adapt, e.g. `model.layers.0.self_attn.q_proj`; all F32.
     pub modules: BTreeMap<String, AdapterTensors>,
+    /// Weights in place of the base's, by their names there; all F32.
+    pub saved: BTreeMap<String, Tensor>,
 }
 
 /// The adapter tensors of one module, in the order of its [`Method`].
@@ -103,6 +112,11 @@ impl Adapter {
                 *magnitudes = Some(dora::norms(&cx, &target).at(path)?);
             }
         }
+        for (name, t) in &mut adapter.saved {
+            // The head of a tied model is its embedding.
+            let stored = if base.entry(name).is_ok() { name } else { EMBEDDING };
+            *t = base.copy_f32(&Device::cpu(), stored)?;
+        }
         Ok(adapter)
     }
 
@@ -112,19 +126,20 @@ impl Adapter {
     /// When the rank is 0 or no linear is named.
     pub fn allocate(device: &Device, config: &ModelConfig, settings: &AdapterConfig) -> Result<Self> {
         settings.check()?;
-        let allocate = |module_shape| {
-            let shapes = settings.tensor_shapes(module_shape);
-            AdapterTensors::build(settings.method, |i| {
-                let shape = &shapes[i][..];
+        let allocate = |module: AdaptedModule| {
+            let tensors = AdapterTensors::build(settings.method, |i| {
+                let shape = &module.tensor_shapes[i][..];
                 Ok(match i {
                     1 => device.zeros(Label::Adapters, shape, DType::F32),
                     _ => device.empty(Label::Adapters, shape, DType::F32),
                 })
-            })
+            })?;
+            Ok((module.path, tensors))
         };
-        let modules =
-            settings.adapted_modules(config).into_iter().map(|(path, shape)| Ok((path, allocate(shape)?)));
-        Ok(Adapter { modules: modules.collect::<Result<_>>()?, config: settings.clone() })
+        let modules = settings.adapted_modules(config).into_iter().map(allocate).collect::<Result<_>>()?;
+        let saved = settings.saved_weights(config)?.into_iter();
+        let saved = saved.map(|(name, shape)| (name, device.empty(Label::Adapters, &shape[..], DType::F32)));
+        Ok(Adapter { modules, saved: saved.collect(), config: settings.clone() })
     }
 
     /// Initializes everything that does not depend on the base's weights.
@@ -160,22 +175,32 @@ impl Adapter {
             AdapterTensors::build(self.config.method, |i| tensors[i].to(&device, Label::Adapters))
         };
         let modules = self.modules.iter().map(|(path, module)| Ok((path.clone(), copy(module)?)));
-        Ok(Adapter { modules: modules.collect::<Result<_>>()?, config: self.config.clone() })
+        let saved = self.saved.iter().map(|(name, t)| Ok((name.clone(), t.to(&device, Label::Adapters)?)));
+        Ok(Adapter {
+            modules: modules.collect::<Result<_>>()?,
+            saved: saved.collect::<Result<_>>()?,
+            config: self.config.clone(),
+        })
+    }
+
+    /// Returns true if `train` changes the weight of [`Adapter::saved`] that has this name.
+    pub fn trains_saved(&self, name: &str, train: Trainable) -> bool {
+        train.includes_adapter_tensor(name) && self.config.saves(name)
     }
 
     /// Number of values in all tensors.
     pub fn parameters(&self) -> usize {
-        self.modules.values().flat_map(AdapterTensors::tensors).map(|t| t.shape().elements()).sum()
+        let tensors = self.modules.values().flat_map(AdapterTensors::tensors).chain(self.saved.values());
+        tensors.map(|t| t.shape().elements()).sum()
     }
 
     /// Number of values in the tensors that `train` changes.
     pub fn trained_parameters(&self, train: Trainable) -> usize {
         let names = self.config.method.tensor_names();
         let tensors = self.modules.values().flat_map(|module| names.iter().zip(module.tensors()));
-        tensors
-            .filter(|(name, _)| train.includes_adapter_tensor(name))
-            .map(|(_, t)| t.shape().elements())
-            .sum()
+        let tensors = tensors.filter(|(name, _)| train.includes_adapter_tensor(name)).map(|(_, t)| t);
+        let saved = self.saved.iter().filter(|(name, _)| self.trains_saved(name, train)).map(|(_, t)| t);
+        tensors.chain(saved).map(|t| t.shape().elements()).sum()
     }
 }
 
@@ -216,6 +241,6 @@ mod tests {
             pair.a.bytes().unwrap()
         );
         let method = Method::LowRank { rslora: true, dora: false };
-        assert_eq!(AdapterConfig { method, ..adapter.config }.scaling(), 2.0);
+        assert_eq!(AdapterConfig { method, ..adapter.config }.default_scaling(), 2.0);
     }
 }

@@ -2,6 +2,7 @@
 
 use super::{Adapter, AdapterConfig, AdapterTensors, Method};
 use codelsi_engine::{DType, Device, Error, Label, Result, Tensor};
+use std::collections::BTreeMap;
 
 impl Adapter {
     /// Returns the adapter whose update of every weight is the weighted sum of the updates of `parts`: Σ wᵢ sᵢ Bᵢ Aᵢ. Its
@@ -13,7 +14,12 @@ impl Adapter {
     pub fn weighted_sum(parts: &[(&Adapter, f32)]) -> Result<Adapter> {
         let Some((first, _)) = parts.first() else { return Err(Error::new("a sum needs an adapter")) };
         for (part, _) in parts {
-            let AdapterConfig { method, targets, .. } = &part.config;
+            let AdapterConfig { method, targets, patterns, .. } = &part.config;
+            if patterns.is_some() || !part.saved.is_empty() {
+                return Err(Error::new(
+                    "an adapter with weights of the base, or with modules that are not all alike, has no sum with others",
+                ));
+            }
             if !matches!(method, Method::LowRank { dora: false, .. }) {
                 return Err(Error::new(format!("{method} has no sum of updates; LoRA and rsLoRA have one")));
             }
@@ -30,16 +36,18 @@ impl Adapter {
             alpha: rank as f32,
             dropout: first.config.dropout,
             targets: first.config.targets.clone(),
+            patterns: None,
+            modules_to_save: Vec::new(),
         };
         let sum = |path: &String| -> Result<AdapterTensors> {
             let modules: Vec<(&AdapterTensors, f32)> = parts
                 .iter()
-                .map(|(part, weight)| (&part.modules[path], weight * part.config.scaling()))
+                .map(|(part, weight)| (&part.modules[path], weight * part.config.default_scaling()))
                 .collect();
             Ok(AdapterTensors { a: stacked_rows(&modules)?, b: joined_columns(&modules)?, extra: None })
         };
         let modules = first.modules.keys().map(|path| Ok((path.clone(), sum(path)?)));
-        Ok(Adapter { modules: modules.collect::<Result<_>>()?, config })
+        Ok(Adapter { modules: modules.collect::<Result<_>>()?, saved: BTreeMap::new(), config })
     }
 }
 
@@ -92,7 +100,7 @@ mod tests {
         let element = |i: usize| {
             let (row, column) = (i / inner, i % inner);
             (0..rank).map(|r| b[row * rank + r] * a[r * inner + column]).sum::<f32>()
-                * adapter.config.scaling()
+                * adapter.config.default_scaling()
         };
         (0..out * inner).map(element).collect()
     }
@@ -113,7 +121,7 @@ mod tests {
         let targets = [LinearName::Q, LinearName::Down];
         let (one, two) = (adapter(3, &targets, 1), adapter(5, &targets, 2));
         let sum = Adapter::weighted_sum(&[(&one, 0.25), (&two, -1.5)]).unwrap();
-        assert_eq!((sum.config.rank, sum.config.scaling()), (8, 1.0));
+        assert_eq!((sum.config.rank, sum.config.default_scaling()), (8, 1.0));
         for ((x, y), z) in update(&one).iter().zip(update(&two)).zip(update(&sum)) {
             assert_abs_diff_eq!(0.25 * x - 1.5 * y, z, epsilon = 1e-4);
         }

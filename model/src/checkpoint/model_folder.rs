@@ -5,6 +5,7 @@ use super::slice::TensorSlice;
 use super::tensor_file::{TensorEntry, TensorFile, summarize};
 use super::transfer::LoadProgress;
 use crate::config::ModelConfig;
+use crate::hub;
 use crate::random_weights::RandomWeights;
 use codelsi_engine::{At, DType, Device, Error, Label, Result, Tensor};
 use half::bf16;
@@ -45,9 +46,7 @@ impl Checkpoint {
     /// When the config or a file is broken, or tensors are missing or have another shape or type than expected.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
         let folder = folder.as_ref().to_path_buf();
-        if !folder.is_dir() {
-            return Err(Error::io(&folder, "no such model folder"));
-        }
+        hub::check_folder(&folder, "model")?;
         let config = ModelConfig::load(&folder)?;
         let (mut files, mut file_of) = open_files(&folder)?;
         if config.tied_embeddings {

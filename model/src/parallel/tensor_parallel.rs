@@ -21,6 +21,8 @@ use codelsi_engine::{Comm, Ctx, DType, Device, Error, Label, Result, Tensor};
 use codelsi_kernels::concat::concat;
 use codelsi_kernels::flash::Heads;
 use codelsi_kernels::rows::RowShard;
+use codelsi_kernels::simd::Storage;
+use half::bf16;
 use std::ops::Range;
 
 /// The division of a tensor among tensor-parallel ranks.
@@ -134,14 +136,33 @@ impl RankLayout {
     /// # Errors
     /// When the device has no memory left.
     pub(crate) fn copy_slice(&self, name: &str, full: &Tensor, label: Label) -> Result<Tensor> {
+        self.copy_slice_as(name, full, label, DType::F32)
+    }
+
+    /// Copies this rank's slice as [`RankLayout::copy_slice`], stored as `dtype` (F32 or BF16).
+    ///
+    /// # Errors
+    /// When the device has no memory left.
+    pub(crate) fn copy_slice_as(
+        &self,
+        name: &str,
+        full: &Tensor,
+        label: Label,
+        dtype: DType,
+    ) -> Result<Tensor> {
         let (device, shape) = (self.device(), &full.shape()[..]);
         let slice = self.slice(name, shape);
-        if slice == TensorSlice::Full {
+        if slice == TensorSlice::Full && dtype == DType::F32 {
             return full.to(device, label);
         }
-        let mut local = device.empty(label, slice.shape(shape)?, DType::F32);
-        if !device.is_plan() {
-            local.write(&slice.select(shape, &full.to_vec::<f32>()?))?;
+        let mut local = device.empty(label, slice.shape(shape)?, dtype);
+        if device.is_plan() {
+            return Ok(local);
+        }
+        let values = slice.select(shape, &full.to_vec::<f32>()?);
+        match dtype {
+            DType::BF16 => local.write(&values.into_iter().map(bf16::put).collect::<Vec<_>>())?,
+            _ => local.write(&values)?,
         }
         Ok(local)
     }

@@ -13,6 +13,7 @@ mod token_bytes;
 
 pub use decode_stream::DecodeStream;
 
+use crate::hub;
 use codelsi_engine::{At, Error, Result};
 pub(crate) use pipeline::Position;
 use pipeline::{Pipeline, modernize_metaspace};
@@ -53,6 +54,9 @@ impl Tokenizer {
     /// crate.
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
+        if !path.exists() {
+            hub::check_folder(path, "model")?;
+        }
         let file = if path.is_dir() { path.join("tokenizer.json") } else { path.to_path_buf() };
         let text = fs::read_to_string(&file).map_err(|e| absent(&file, e))?;
         let beside = |name: &str| read_settings(&file.with_file_name(name));

@@ -184,8 +184,7 @@ fn methods(stages: &mut Stages) -> Result<Variants> {
 fn equal_size_width(lora: &AdapterConfig, config: &ModelConfig) -> usize {
     let size = |method, rank| {
         let settings = AdapterConfig { method, rank, ..lora.clone() };
-        let shapes =
-            settings.adapted_modules(config).into_iter().flat_map(|(_, width)| settings.tensor_shapes(width));
+        let shapes = settings.adapted_modules(config).into_iter().flat_map(|module| module.tensor_shapes);
         shapes.map(|shape| shape.iter().product::<usize>()).sum::<usize>()
     };
     (size(Method::LORA, lora.rank) / size(Method::Bottleneck, 1)).max(1)

@@ -191,7 +191,13 @@ fn fingerprint(checkpoint: &Checkpoint, adapter: Option<&Adapter>) -> Result<Str
         }
     }
     if let Some(adapter) = adapter {
-        hash.update(adapter.config.scaling().to_le_bytes());
+        hash.update(adapter.config.default_scaling().to_le_bytes());
+        let own = adapter.config.patterns.iter().flat_map(|_| adapter.modules.keys());
+        own.for_each(|path| hash.update(adapter.config.scaling(path).to_le_bytes()));
+        for (name, t) in &adapter.saved {
+            hash.update(name);
+            hash.update(t.to_bytes()?);
+        }
     }
     Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }

@@ -171,9 +171,13 @@ fn group(name: &str) -> String {
     }
 }
 
-/// Returns the adapter factor of a tensor: A (or W_down), B (or W_up), or M for a magnitude or a router.
+/// Returns the adapter factor of a tensor: A (or W_down), B (or W_up), M for a magnitude or a router, or W for a weight
+/// of the base.
 fn adapter_factor(name: &str) -> char {
     let has = |part: &str| name.contains(part);
+    if name.ends_with("embed_tokens.weight") || name.ends_with("lm_head.weight") {
+        return 'W';
+    }
     match (has(".lora_A.") || has(".down."), has("magnitude") || has(".router.")) {
         (true, _) => 'A',
         (_, true) => 'M',

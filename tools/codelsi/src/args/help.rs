@@ -2,8 +2,8 @@
 
 pub use codelsi_launch::help::{CSV, DEVICE, JSON, LAYOUT, RANKS, RANKS_DEFAULT, TIMEOUT};
 
-pub const MODEL: &str = "Model folder in the Hugging Face layout";
-pub const ADAPTER: &str = "Adapter folder in PEFT's layout";
+pub const MODEL: &str = "Model folder in the Hugging Face layout, or org/name in its cache";
+pub const ADAPTER: &str = "Adapter folder in PEFT's layout, or org/name in Hugging Face's cache";
 pub const COMPUTE: &str = "Storage type of activations [default: bf16 for a bf16 checkpoint, else f32]";
 pub const PACK_WEIGHTS: &str = "On the CPU, keep a copy of the weights in the order in which products read them: auto \
     (where it takes at most a quarter of the available memory), on or off; changes no result";

@@ -1,7 +1,7 @@
 //! The flags that choose the trained weights.
 
 use crate::args::number;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use codelsi_model::adapter::{AdapterConfig, Method};
 
 /// The method of fine-tuning: LoRA by default.
@@ -29,6 +29,27 @@ pub struct MethodArgs {
     /// Numerator of the adapter's scale, alpha / rank; above 0 [default: 32]
     #[arg(long, conflicts_with = "full")]
     alpha: Option<f32>,
+    /// Train the embedding, the head or both (embed,head) in full beside the adapter, which then holds them: PEFT's
+    /// modules_to_save.
+    #[arg(long, value_name = "MODULES", value_delimiter = ',', conflicts_with = "full")]
+    also: Vec<AlsoArg>,
+}
+
+/// The values of `--also`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+enum AlsoArg {
+    Embed,
+    Head,
+}
+
+impl AlsoArg {
+    /// Name of the module in a checkpoint.
+    fn module(self) -> String {
+        match self {
+            AlsoArg::Embed => "embed_tokens".into(),
+            AlsoArg::Head => "lm_head".into(),
+        }
+    }
 }
 
 impl MethodArgs {
@@ -42,6 +63,14 @@ impl MethodArgs {
         };
         // The rank of a bottleneck is its width.
         let rank = self.bottleneck.map(usize::from).or(self.rank).unwrap_or(settings.rank);
-        AdapterConfig { method, rank, alpha: self.alpha.unwrap_or(settings.alpha), ..settings }
+        let mut also = self.also.clone();
+        also.sort();
+        also.dedup();
+        let modules_to_save = match also.is_empty() {
+            true => settings.modules_to_save,
+            false => also.into_iter().map(AlsoArg::module).collect(),
+        };
+        let alpha = self.alpha.unwrap_or(settings.alpha);
+        AdapterConfig { method, rank, alpha, modules_to_save, ..settings }
     }
 }

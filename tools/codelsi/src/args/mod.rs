@@ -11,7 +11,7 @@ mod step;
 
 pub use judge::JudgeToolArgs;
 pub use method::MethodArgs;
-pub use model::{DeviceArgs, ModelArgs};
+pub use model::{DeviceArgs, ModelArgs, folder};
 pub use ranks::RankArgs;
 pub use sampling::{ProtocolArgs, SamplingArgs};
 pub use step::StepArgs;

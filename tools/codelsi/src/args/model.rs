@@ -1,15 +1,22 @@
 //! The flags that name a model, its device and its precision.
 
 use crate::args::help;
+use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use codelsi_engine::DType;
 use codelsi_launch::DeviceChoice;
+use codelsi_model::hub;
 use std::path::PathBuf;
+
+/// Parser of a folder, or of `org/name` in the Hugging Face cache.
+pub fn folder() -> impl TypedValueParser<Value = PathBuf> {
+    PathBufValueParser::new().map(|path| hub::resolve(&path))
+}
 
 /// A model, its device and its precision.
 #[derive(Args, Clone, Debug)]
 pub struct ModelArgs {
-    #[arg(long, help = help::MODEL, value_name = "DIR")]
+    #[arg(long, help = help::MODEL, value_name = "DIR", value_parser = folder())]
     pub model: PathBuf,
     #[command(flatten)]
     pub device: DeviceArgs,

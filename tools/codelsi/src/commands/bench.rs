@@ -1,7 +1,7 @@
 //! `codelsi bench`: tokens per second, the share of the machine's measured roof, and the peak memory of prefill, decode
 //! and LoRA training.
 
-use crate::args::{DeviceArgs, RankArgs, help, number};
+use crate::args::{DeviceArgs, RankArgs, folder, help, number};
 use crate::json::print_json;
 use clap::{ArgGroup, Args};
 use codelsi_engine::Result;
@@ -19,7 +19,7 @@ use std::path::PathBuf;
 #[derive(Args)]
 #[command(group(ArgGroup::new("base").required(true).args(["model", "shape"])))]
 pub struct BenchArgs {
-    #[arg(long, help = help::MODEL, value_name = "DIR")]
+    #[arg(long, help = help::MODEL, value_name = "DIR", value_parser = folder())]
     model: Option<PathBuf>,
     #[arg(long, help = help::SHAPE)]
     shape: Option<String>,

@@ -1,6 +1,6 @@
 //! `codelsi evaluate`: Pass@1 by execution, of a base model and of adapters on it, under one protocol.
 
-use crate::args::{DeviceArgs, JudgeToolArgs, ProtocolArgs, RankArgs, help};
+use crate::args::{DeviceArgs, JudgeToolArgs, ProtocolArgs, RankArgs, folder, help};
 use crate::json::print_json;
 use clap::Args;
 use codelsi_engine::{Error, Result, RunLock};
@@ -21,9 +21,9 @@ use std::path::PathBuf;
 /// Measure Pass@1 of a model and of adapters on it, by execution.
 #[derive(Args)]
 pub struct EvaluateArgs {
-    #[arg(long, help = help::MODEL, value_name = "DIR", required_unless_present = "endpoint")]
+    #[arg(long, help = help::MODEL, value_name = "DIR", required_unless_present = "endpoint", value_parser = folder())]
     model: Option<PathBuf>,
-    #[arg(long, help = format!("{}; repeat the flag to measure several", help::ADAPTER), value_name = "DIR", requires = "model")]
+    #[arg(long, help = format!("{}; repeat the flag to measure several", help::ADAPTER), value_name = "DIR", requires = "model", value_parser = folder())]
     adapter: Vec<PathBuf>,
     #[arg(long, help = help::PROBLEMS, value_name = "FILE")]
     problems: PathBuf,

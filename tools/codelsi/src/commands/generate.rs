@@ -1,6 +1,6 @@
 //! `codelsi generate`: completes a prompt.
 
-use crate::args::{ModelArgs, RankArgs, SamplingArgs, help, number};
+use crate::args::{ModelArgs, RankArgs, SamplingArgs, folder, help, number};
 use crate::json::print_json;
 use clap::Args;
 use codelsi_engine::Result;
@@ -14,7 +14,7 @@ use std::path::PathBuf;
 /// Complete a prompt.
 #[derive(Args)]
 pub struct GenerateArgs {
-    #[arg(long, help = help::ADAPTER, value_name = "DIR")]
+    #[arg(long, help = help::ADAPTER, value_name = "DIR", value_parser = folder())]
     adapter: Option<PathBuf>,
     /// Text to complete.
     #[arg(long, value_name = "TEXT", required_unless_present = "prompt_ids", allow_hyphen_values = true)]

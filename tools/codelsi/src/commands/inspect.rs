@@ -1,10 +1,10 @@
 //! `codelsi inspect`: the contents of a model folder or an adapter folder.
 
-use crate::args::help;
+use crate::args::{folder, help};
 use crate::json::print_json;
 use clap::Args;
 use codelsi_engine::{Error, Result};
-use codelsi_model::adapter::{Adapter, AdapterConfig};
+use codelsi_model::adapter::{Adapter, AdapterConfig, AdapterSummary};
 use codelsi_model::checkpoint::Checkpoint;
 use codelsi_model::config::{LinearName, ModelConfig};
 use codelsi_model::rope_scaling::RopeScaling;
@@ -12,14 +12,14 @@ use codelsi_model::tokenizer::Tokenizer;
 use serde_json::json;
 use std::path::PathBuf;
 
-/// Show the sizes of a model folder, and of an adapter for it.
+/// Show the sizes of a model folder, and of an adapter for it; or of an adapter folder alone.
 #[derive(Args)]
 pub struct InspectArgs {
-    #[arg(help = help::MODEL, value_name = "DIR")]
+    #[arg(help = help::MODEL, value_name = "DIR", value_parser = folder())]
     model: PathBuf,
-    #[arg(long, help = help::ADAPTER, value_name = "DIR")]
+    #[arg(long, help = help::ADAPTER, value_name = "DIR", value_parser = folder())]
     adapter: Option<PathBuf>,
-    /// Read every weight and fail on the first NaN or infinity.
+    /// Read every weight and fail on the first NaN or infinity; an adapter is always read.
     #[arg(long)]
     check: bool,
     #[arg(long, help = help::JSON)]
@@ -28,6 +28,10 @@ pub struct InspectArgs {
 
 /// Runs the command.
 pub fn run(args: &InspectArgs) -> Result<()> {
+    let holds = |file: &str| args.model.join(file).exists();
+    if args.adapter.is_none() && holds("adapter_config.json") && !holds("config.json") {
+        return inspect_adapter(args);
+    }
     let checkpoint = Checkpoint::open(&args.model)?;
     let c = checkpoint.config();
     let adapter = args.adapter.as_ref().map(|folder| Adapter::load(folder, c)).transpose()?;
@@ -55,10 +59,14 @@ pub fn run(args: &InspectArgs) -> Result<()> {
         }
         if let Some(a) = &adapter {
             let share = 100.0 * trainable as f64 / total as f64;
-            let AdapterConfig { method, rank, alpha, .. } = &a.config;
+            let AdapterConfig { method, rank, alpha, patterns, .. } = &a.config;
+            let differ = if patterns.is_some() { " (not of every module)" } else { "" };
             println!(
-                "  adapter       {method}, rank {rank}, alpha {alpha}: {trainable}, {share:.4} % of {total}"
+                "  adapter       {method}, rank {rank}, alpha {alpha}{differ}: {trainable}, {share:.4} % of {total}"
             );
+            for (name, t) in &a.saved {
+                println!("  in full       {name} {}", t.shape());
+            }
         }
     }
     print_json(
@@ -92,4 +100,26 @@ fn positions(config: &ModelConfig) -> String {
         line += &format!(": the sliding window, though positions go up to {positions}");
     }
     line
+}
+
+/// Shows an adapter folder without its model.
+fn inspect_adapter(args: &InspectArgs) -> Result<()> {
+    let summary = Adapter::summary(&args.model)?;
+    let AdapterSummary { method, rank, alpha, parameters, modules_to_save, base } = &summary;
+    if !args.json {
+        println!("{}", args.model.display());
+        println!("  adapter       {method}, rank {rank}, alpha {alpha}: {parameters} parameters");
+        println!("  base          {}", base.as_deref().unwrap_or("not named"));
+        if !modules_to_save.is_empty() {
+            println!("  in full       {}", modules_to_save.join(", "));
+        }
+    }
+    print_json(
+        args.json,
+        &json!({
+            "method": method.to_string(), "rank": rank, "alpha": alpha, "parameters": parameters,
+            "modules_to_save": modules_to_save, "base": base,
+        }),
+    );
+    Ok(())
 }

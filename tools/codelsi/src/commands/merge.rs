@@ -1,6 +1,6 @@
 //! `codelsi merge`: merges an adapter into its base, and checks the merged model's logits against base + adapter.
 
-use crate::args::{DeviceArgs, ModelArgs, help};
+use crate::args::{DeviceArgs, ModelArgs, folder, help};
 use crate::json::print_json;
 use clap::Args;
 use codelsi_engine::{Result, RunLock};
@@ -12,7 +12,7 @@ use std::path::PathBuf;
 /// Merge an adapter into its base model, and check the logits.
 #[derive(Args)]
 pub struct MergeArgs {
-    #[arg(long, help = help::ADAPTER, value_name = "DIR")]
+    #[arg(long, help = help::ADAPTER, value_name = "DIR", value_parser = folder())]
     adapter: PathBuf,
     /// Folder for the merged model.
     #[arg(long, value_name = "DIR")]

@@ -1,7 +1,7 @@
 //! `codelsi pipeline`: the paper from sources to report, and the demo.
 
 use crate::args::help::{self, recipe_default};
-use crate::args::{DeviceArgs, RankArgs, number};
+use crate::args::{DeviceArgs, RankArgs, folder, number};
 use crate::commands::evaluate::summary;
 use crate::json::print_json;
 use clap::Args;
@@ -33,7 +33,7 @@ pub struct PipelineArgs {
     /// alone, of which the configuration is enough. Exit status 1 if it does not fit.
     #[arg(long)]
     dry_run: bool,
-    #[arg(long, help = help::MODEL, value_name = "DIR")]
+    #[arg(long, help = help::MODEL, value_name = "DIR", value_parser = folder())]
     model: Option<PathBuf>,
     /// Public sources, for the general stage: folders, or .jsonl / .jsonl.gz files; a row that repeats a problem is dropped.
     #[arg(long, value_name = "PATH", num_args = 1..)]

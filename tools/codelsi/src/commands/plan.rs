@@ -1,6 +1,6 @@
 //! `codelsi plan`: the memory of a training step or a generation, planned without the weights' data.
 
-use crate::args::{DeviceArgs, MethodArgs, StepArgs, help, number};
+use crate::args::{DeviceArgs, MethodArgs, StepArgs, folder, help, number};
 use crate::json::print_json;
 use clap::{ArgGroup, Args};
 use codelsi_engine::cuda::{Cuda, DeviceProperties};
@@ -26,7 +26,7 @@ use std::sync::Arc;
 #[derive(Args)]
 #[command(group(ArgGroup::new("base").required(true).args(["model", "shape"])))]
 pub struct PlanArgs {
-    #[arg(long, help = help::MODEL, value_name = "DIR")]
+    #[arg(long, help = help::MODEL, value_name = "DIR", value_parser = folder())]
     model: Option<PathBuf>,
     #[arg(long, help = help::SHAPE)]
     shape: Option<String>,
@@ -168,13 +168,14 @@ fn training(
     budget: Option<usize>,
 ) -> Result<Plan> {
     let config = base.config();
-    let AdapterConfig { method, rank, alpha, .. } =
+    let AdapterConfig { method, rank, alpha, modules_to_save, .. } =
         args.method.settings(TrainOptions::default().adapter_settings());
     let options = TrainOptions {
         full: args.method.full,
         method,
         rank,
         alpha,
+        modules_to_save,
         seq: args.step.seq(config.max_positions)?,
         batch: args.step.batch,
         micro_batch: args.step.micro_batch,

@@ -1,6 +1,6 @@
 //! `codelsi tokenize`: the tokens of a text or of a training row.
 
-use crate::args::{help, number};
+use crate::args::{folder, help, number};
 use crate::json::print_json;
 use clap::Args;
 use codelsi_engine::{Error, Result};
@@ -13,7 +13,7 @@ use std::path::PathBuf;
 /// Show the tokens of a text, or of a training row with its loss mask.
 #[derive(Args)]
 pub struct TokenizeArgs {
-    #[arg(long, help = help::MODEL, value_name = "DIR")]
+    #[arg(long, help = help::MODEL, value_name = "DIR", value_parser = folder())]
     model: PathBuf,
     /// Text to encode [default: standard input]
     #[arg(long, alias = "prompt", value_name = "TEXT", allow_hyphen_values = true)]

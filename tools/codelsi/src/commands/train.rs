@@ -1,6 +1,6 @@
 //! `codelsi train`: instruction tuning with adapters, or full training of small models.
 
-use crate::args::{MethodArgs, ModelArgs, RankArgs, StepArgs, help, number};
+use crate::args::{MethodArgs, ModelArgs, RankArgs, StepArgs, folder, help, number};
 use crate::json::print_json;
 use clap::Args;
 use codelsi_engine::Result;
@@ -23,18 +23,19 @@ pub struct TrainArgs {
     /// Folder for the adapter, metrics.jsonl, order.jsonl, recipe.json and the checkpoints.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Adapter folder to start from, instead of a fresh adapter; its method, rank, alpha and targets are kept, and
-    /// others are refused.
-    #[arg(long, value_name = "DIR", conflicts_with = "full")]
+    /// Adapter folder to start from, instead of a fresh adapter; its method, rank, alpha, targets and --also are kept,
+    /// and others are refused.
+    #[arg(long, value_name = "DIR", conflicts_with = "full", value_parser = folder())]
     from: Option<PathBuf>,
     /// LoRA adapter folders, separated by commas, that become the experts of a mixture: they stay as they are, and its
     /// routers are trained to weigh them for each token (X-LoRA). They have one rank, one scale and the same linears.
     #[arg(
         long,
         value_name = "DIRS",
+        value_parser = folder(),
         help_heading = "Method (LoRA by default)",
         value_delimiter = ',',
-        conflicts_with_all = ["from", "full", "rslora", "dora", "experts", "bottleneck", "rank", "alpha", "targets"]
+        conflicts_with_all = ["from", "full", "rslora", "dora", "experts", "bottleneck", "rank", "alpha", "targets", "also"]
     )]
     frozen_experts: Vec<PathBuf>,
     /// Linears to adapt, separated by commas [default: all seven, q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj]
@@ -151,6 +152,7 @@ pub fn run(args: &TrainArgs, out: &Output) -> Result<()> {
         rank: settings.rank,
         alpha: settings.alpha,
         targets: settings.targets.into_iter().collect(),
+        modules_to_save: settings.modules_to_save,
         dropout: settings.dropout,
         lr: args.lr,
         warmup: args.warmup,
