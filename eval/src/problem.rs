@@ -141,8 +141,7 @@ mod tests {
     fn refused(problems: &[Problem]) -> String {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("p.jsonl");
-        std::fs::write(&path, format!("\n{}", problems.iter().map(jsonl::line).collect::<String>()))
-            .unwrap();
+        std::fs::write(&path, format!("\n{}", problems.iter().map(jsonl::line).collect::<String>())).unwrap();
         read_problems(&path).unwrap_err().to_string()
     }
 
