@@ -1,10 +1,11 @@
 //! The data loader: training sequences in their seeded order, micro-batch by micro-batch, and the validation sequences.
 
 use crate::checkpoint::TrainerState;
-use crate::data::{self, Columns, Dataset, REPLAY_SITE, permutation};
+use crate::data::{self, REPLAY_SITE, permutation};
 use crate::options::TrainOptions;
 use crate::pack::{Document, DocumentLoss, EncodedDataset, Encoder, EpochOrder, PackedSequence};
-use crate::row_counts::{LeftOut, RowCounts};
+use crate::row_counts::RowCounts;
+use crate::run_rows::RunRows;
 use codelsi_engine::files::write_atomic_with;
 use codelsi_engine::rng::RngKey;
 use codelsi_engine::{Error, Result};
@@ -13,8 +14,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::collections::HashSet;
 use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::slice;
+use std::path::Path;
 
 /// The encoded training and validation rows, and the epoch being read.
 pub struct DataLoader<'a> {
@@ -40,69 +40,18 @@ impl<'a> DataLoader<'a> {
     /// # Errors
     /// A file that cannot be read or is malformed, or data in which no row fits into a sequence.
     pub fn open(options: &'a TrainOptions, tokenizer: &Tokenizer) -> Result<Self> {
-        let mut counts = RowCounts::default();
-        let mut read = |paths: &[PathBuf], columns: &Columns| -> Result<Dataset> {
-            let mut dataset = data::read_all(paths, columns, options.blank_answers)?;
-            for (key, rows) in &dataset.unused_keys {
-                *counts.unused_keys.entry(key.clone()).or_default() += rows;
-            }
-            counts.other_files.append(&mut dataset.other_files);
-            Ok(dataset)
-        };
-        let dataset = read(&options.data, &options.columns)?;
-        let place = data::place(&options.data);
-        if dataset.examples.is_empty() {
-            let without_answer = dataset.without_answer();
-            return Err(Error::io(place, format!("all {without_answer} rows are without an answer")));
-        }
-        let Dataset { examples, rows, mut files, .. } = dataset;
-        let mut held_out_files = Vec::new();
-        let (mut training, validation) = match &options.validation_data {
-            Some(held_out) => {
-                let held_out = read(slice::from_ref(held_out), &options.columns)?;
-                held_out_files = held_out.files;
-                (examples, held_out.examples)
-            }
-            None => {
-                let count = match options.validation_share {
-                    Some(share) => data::rows_of_share(examples.len(), share)?,
-                    None => options.validation,
-                };
-                data::split(examples, count, options.seed)?
-            }
-        };
-        let mut replay_available = 0;
-        if let Some(replay) = &options.replay {
-            let Dataset { examples: mut replayed, files: replayed_files, .. } =
-                read(slice::from_ref(replay), &Columns::default())?;
-            replay_available = replayed.len();
-            replayed.iter_mut().for_each(|example| example.row += rows);
-            files.extend(replayed_files.into_iter().map(|file| file.after(rows)));
-            let taken = if options.replay_fresh { replay_available } else { options.replay_rows };
-            training.extend(data::take_evenly(replayed, taken));
-        }
+        let run = RunRows::read(options)?;
         let encoder = Encoder::for_model(&options.model, tokenizer, options.template, options.seq)?;
-        let (training, validation) = (encoder.documents(&training)?, encoder.documents(&validation)?);
+        let (training, validation) = (encoder.documents(&run.training)?, encoder.documents(&run.validation)?);
         if training.documents.is_empty() {
-            return Err(Error::io(place, nothing_to_train_on(&training, options)));
+            return Err(Error::io(data::place(&options.data), nothing_to_train_on(&training, options)));
         }
+        let (data_rows, replay_available) = (run.data_rows, run.replay_available);
         let fresh = match options.replay_fresh {
-            true => fresh_order(&training, rows, options.seed),
+            true => fresh_order(&training, data_rows, options.seed),
             false => Vec::new(),
         };
-        training.count_by_file(&mut files);
-        validation.count_by_file(if held_out_files.is_empty() { &mut files } else { &mut held_out_files });
-        files.append(&mut held_out_files);
-        let data_rows = rows;
-        let rows = RowCounts {
-            training: training.documents.len(),
-            validation: validation.documents.len(),
-            seq: options.seq,
-            own_template: training.own_template + validation.own_template,
-            left_out: LeftOut::of(&files),
-            files,
-            ..counts
-        };
+        let rows = run.counts(&training, &validation, options.seq);
         let (epoch, sequences) = (0, Vec::new());
         let mut loader = DataLoader {
             options,

@@ -1,7 +1,7 @@
 //! Tokenization of rows to documents with a loss mask, and packing of documents into sequences.
 
-use crate::data::{Example, FileCounts, ORDER_SITE, Turn, permutation};
-use crate::row_counts::LeftOut;
+use crate::data::{Example, ORDER_SITE, Turn, permutation};
+use crate::file_counts::{FileCounts, LeftOut};
 use codelsi_engine::rng::RngKey;
 use codelsi_engine::{At, Error, Result};
 use codelsi_model::chat_template::{ChatTemplate, EncodedConversation};

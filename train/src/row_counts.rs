@@ -1,59 +1,12 @@
 //! Counts of the rows of a run's files: trained on, cut, or left out.
 
-use crate::data::{FileCounts, listed};
+use crate::data::listed;
+use crate::file_counts::{FileCounts, LeftOut};
 use codelsi_engine::printable;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::ops::Add;
 use std::path::{Path, PathBuf};
-
-/// Rows that are left out or cut, by reason.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct LeftOut {
-    /// Rows cut to the length of a sequence.
-    pub truncated: usize,
-    /// Rows left out because their prompt alone fills a sequence.
-    pub too_long: usize,
-    /// Rows left out because they have no answer, or an empty one.
-    pub without_answer: usize,
-    /// Conversations left out because the template has no form for them.
-    pub without_form: usize,
-}
-
-impl LeftOut {
-    /// The sum over files.
-    pub(crate) fn of(files: &[FileCounts]) -> LeftOut {
-        files.iter().fold(LeftOut::default(), |sum, file| sum + file.left_out)
-    }
-}
-
-impl Add for LeftOut {
-    type Output = LeftOut;
-
-    fn add(self, other: LeftOut) -> LeftOut {
-        LeftOut {
-            truncated: self.truncated + other.truncated,
-            too_long: self.too_long + other.too_long,
-            without_answer: self.without_answer + other.without_answer,
-            without_form: self.without_form + other.without_form,
-        }
-    }
-}
-
-impl fmt::Display for LeftOut {
-    /// Each reason that rows have, after a comma.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let reasons = [
-            (self.truncated, "cut"),
-            (self.too_long, "dropped as too long"),
-            (self.without_answer, "dropped as without an answer"),
-            (self.without_form, "dropped as conversations that the template cannot write"),
-        ];
-        let mut named = reasons.iter().filter(|(rows, _)| *rows > 0);
-        named.try_for_each(|(rows, reason)| write!(f, ", {rows} {reason}"))
-    }
-}
 
 /// The rows that a run trains on and validates with, and those that it leaves out or cuts, by reason and by file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]

@@ -1,6 +1,6 @@
 //! Other names for the columns of rows: `instruction=prompt,output=completion`.
 
-use super::form;
+use super::keys;
 use super::value::{listed, quoted};
 use codelsi_engine::{Error, Result};
 use serde_json::{Map, Value};
@@ -21,8 +21,8 @@ impl FromStr for Columns {
             let Some((key, column)) = pair.split_once('=').filter(|(_, column)| !column.is_empty()) else {
                 return Err(Error::new(format!("{} is no KEY=COLUMN", quoted(pair))));
             };
-            let Some(key) = form::keys().find(|known| *known == key) else {
-                let known: BTreeSet<&str> = form::keys().collect();
+            let Some(key) = keys::all().find(|known| *known == key) else {
+                let known: BTreeSet<&str> = keys::all().collect();
                 let known = known.into_iter().collect::<Vec<_>>().join(", ");
                 return Err(Error::new(format!("{} is no key of a row; these are: {known}", quoted(key))));
             };

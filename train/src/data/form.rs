@@ -2,34 +2,12 @@
 
 use super::columns::Columns;
 use super::conversation;
+use super::keys::{CONVERSATIONS, HISTORY, INPUTS, PAIRS, SYSTEMS, TEMPLATE};
 use super::value::{join_paragraphs, listed, text};
 use codelsi_model::message::{Message, Role};
 use codelsi_model::template::PromptTemplate;
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
-
-/// Keys of a prompt and its answer. `input` alone is a prompt where there is no other.
-const PAIRS: [(&str, &str); 9] = [
-    ("instruction", "output"),
-    ("instruction", "response"),
-    ("prompt", "completion"),
-    ("prompt", "response"),
-    ("question", "answer"),
-    ("question", "response"),
-    ("query", "response"),
-    ("problem", "solution"),
-    ("input", "output"),
-];
-/// Keys of a list of messages.
-const CONVERSATIONS: [&str; 3] = ["messages", "conversations", "conversation"];
-/// Keys of text that belongs to the prompt, after a blank line.
-const INPUTS: [&str; 2] = ["input", "context"];
-/// Keys of a system text.
-const SYSTEMS: [&str; 2] = ["system", "system_prompt"];
-/// Key of earlier turns, each a list of a prompt and its answer.
-const HISTORY: &str = "history";
-/// Key of a row's own prompt template.
-const TEMPLATE: &str = "template";
 
 /// A row's conversation.
 pub(super) struct ParsedRow {
@@ -64,12 +42,6 @@ impl Form {
     fn names(self) -> String {
         self.keys().iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(" and ")
     }
-}
-
-/// The keys that a row may have, some of them more than once.
-pub(super) fn keys() -> impl Iterator<Item = &'static str> {
-    let texts = Form::all().flat_map(Form::keys);
-    texts.chain(INPUTS).chain(SYSTEMS).chain([HISTORY, TEMPLATE])
 }
 
 /// Reads the conversation of a row, whose keys `columns` has named.

@@ -5,6 +5,7 @@ mod columns;
 mod conversation;
 mod files;
 mod form;
+mod keys;
 mod table;
 mod value;
 
@@ -12,11 +13,10 @@ use codelsi_engine::rng::RngKey;
 use codelsi_engine::{Error, Result};
 use codelsi_model::message::{Message, Role};
 use codelsi_model::template::PromptTemplate;
-use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::row_counts::LeftOut;
+use crate::file_counts::FileCounts;
 pub use columns::Columns;
 use value::join_paragraphs;
 pub(crate) use value::listed;
@@ -85,29 +85,10 @@ pub struct Dataset {
     pub other_files: Vec<PathBuf>,
 }
 
-/// The rows of a file, and those of them that are left out or cut.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct FileCounts {
-    pub path: PathBuf,
-    pub rows: usize,
-    #[serde(flatten)]
-    pub left_out: LeftOut,
-    /// Number of its first row, see [`Example::row`].
-    #[serde(skip)]
-    pub(crate) first_row: usize,
-}
-
-impl FileCounts {
-    /// Counts on from the rows of earlier files.
-    pub(crate) fn after(self, rows: usize) -> FileCounts {
-        FileCounts { first_row: self.first_row + rows, ..self }
-    }
-}
-
 /// Reads training rows of a file or folder: JSON Lines or a JSON array, plain or gzip-compressed, or Parquet. A row is one of
 ///
 /// - a prompt and its answer: `instruction` and `output` (Alpaca, with `input`, `system` and `history`), or another pair
-///   of the table in `form.rs`;
+///   of the table in `keys.rs`;
 /// - a conversation: `messages` of `{role, content}` (OpenAI), or `conversations` of `{from, value}` (ShareGPT).
 ///
 /// A row may name its own prompt template as `template`: code to be continued, for example, is `plain` among instructions.

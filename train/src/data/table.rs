@@ -7,8 +7,9 @@ use parquet::file::reader::{FileReader, SerializedFileReader};
 use serde_json::{Map, Value};
 use std::fs::File;
 use std::io::{self, BufRead, Read, Seek, SeekFrom};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic;
 use std::path::Path;
+use std::sync::Once;
 use std::thread;
 
 /// A row with its place in the file, `line 3` or, in Parquet, `row 3`; both are counted from 1.
@@ -26,6 +27,8 @@ const UNPACKED_RATIO: u64 = 200;
 const STACK: usize = 4 << 20;
 const STACK_PER_BYTE: usize = 1 << 10;
 const MAX_FOOTER: usize = 4 << 20;
+/// The name of the thread that reads it.
+const READER: &str = "parquet";
 /// Levels of a column within others.
 const MAX_NESTED: usize = 100;
 
@@ -44,17 +47,17 @@ pub(super) fn read(path: &Path) -> Result<Vec<PlacedRow>> {
 
 fn read_parquet(path: &Path) -> Result<Vec<PlacedRow>> {
     let mut file = File::open(path).map_err(|e| Error::io(path, e))?;
-    let footer = footer_length(&mut file).map_err(|e| Error::io(path, e))?;
-    // The decoders of a damaged file may panic, and recurse over its schema, a level of which takes several bytes.
-    let stack = STACK + STACK_PER_BYTE * footer.min(MAX_FOOTER);
     let bytes = file.metadata().map_err(|e| Error::io(path, e))?.len();
     let limit = bytes.saturating_mul(UNPACKED_RATIO).max(UNPACKED_FREE);
-    let work = move || catch_unwind(AssertUnwindSafe(|| parquet_rows(file, limit)));
-    let thread = thread::Builder::new().stack_size(stack).spawn(work).map_err(|e| Error::io(path, e))?;
-    let rows = thread
-        .join()
-        .and_then(|rows| rows)
-        .unwrap_or_else(|_| Err(ParquetError::General("its pages are damaged".into())));
+    let footer = footer_length(&mut file).unwrap_or_default().min(bytes as usize);
+    // The decoders of a damaged file may panic, and recurse over its schema, a level of which takes several bytes.
+    silence_panics_of(READER);
+    let reader = thread::Builder::new()
+        .name(READER.into())
+        .stack_size(STACK + STACK_PER_BYTE * footer.min(MAX_FOOTER))
+        .spawn(move || parquet_rows(file, limit));
+    let rows = reader.map_err(|e| Error::io(path, e))?.join();
+    let rows = rows.unwrap_or_else(|_| Err(ParquetError::General("its pages are damaged".into())));
     let rows = rows.map_err(|e| Error::io(path, format!("no readable Parquet file: {e}")))?;
     match rows.is_empty() {
         true => Err(Error::io(path, "the file holds no row")),
@@ -62,7 +65,20 @@ fn read_parquet(path: &Path) -> Result<Vec<PlacedRow>> {
     }
 }
 
-/// Reads the length of the footer, which holds the schema: four bytes before the mark at the end.
+/// Leaves out the message of a panic in a thread of this name: the error that is returned says what is wrong.
+fn silence_panics_of(name: &'static str) {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let others = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            if thread::current().name() != Some(name) {
+                others(info);
+            }
+        }));
+    });
+}
+
+/// Reads the length of the footer, which holds the schema: four bytes before the mark at the end. A file cut short has none.
 fn footer_length(file: &mut File) -> io::Result<usize> {
     let mut length = [0; 4];
     file.seek(SeekFrom::End(-8)).and_then(|_| file.read_exact(&mut length))?;

@@ -413,3 +413,19 @@ fn a_parquet_schema_nested_without_end_is_refused() {
     let message = read(file.path()).unwrap_err().to_string();
     assert!(message.contains("no readable Parquet file") && !message.contains('\n'), "{message}");
 }
+
+#[test]
+fn a_parquet_file_with_any_byte_changed_is_read_or_refused_in_one_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("rows.parquet");
+    write_parquet(&path, &[("a", Some("b")), ("c", Some("d"))], parquet::basic::Compression::SNAPPY);
+    let whole = fs::read(&path).unwrap();
+    for (at, flip) in (0..whole.len()).flat_map(|at| [0x01, 0x80, 0xff].map(|flip| (at, flip))) {
+        let mut changed = whole.clone();
+        changed[at] ^= flip;
+        fs::write(&path, changed).unwrap();
+        if let Err(e) = read(&path) {
+            assert!(!e.to_string().contains('\n'), "byte {at} by {flip:x}: {e}");
+        }
+    }
+}
