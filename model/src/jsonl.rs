@@ -277,7 +277,7 @@ mod tests {
             serde_json::to_string_pretty(&row).unwrap(),
             "{\"text\": \"a\",\n\"list\": [\"b\",\n{\"c\":1}]}\n".into(),
         ] {
-            assert_eq!(read_text::<Value>(&text).unwrap(), [row.clone()], "{text}");
+            assert_eq!(read_text::<Value>(&text).unwrap(), std::slice::from_ref(&row), "{text}");
         }
         for (text, expected) in [
             ("{\n\"a\": 1,\n\"b\": }", "line 3, column 6: expected value"),
