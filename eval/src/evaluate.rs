@@ -153,7 +153,7 @@ pub fn evaluate(
     let out = folder.join("verdicts.jsonl");
     let lines: Vec<CompletionRecord> = samples
         .into_iter()
-        .map(|s| CompletionRecord { id: s.id, name: s.name, completion: s.completion })
+        .map(|s| CompletionRecord { id: s.id, name: s.name, completion: s.completion, truncated: false })
         .collect();
     let summary = judge_all(judge, problems, &lines, &out, &|done, of| progress.judged(done, of)).at(name)?;
     let judge_seconds = started.elapsed().as_secs_f64();

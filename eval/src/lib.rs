@@ -24,6 +24,7 @@ pub mod failure_modes;
 pub mod held_out;
 mod jsonl;
 pub mod judge;
+pub mod multipl_e;
 pub mod problem;
 pub mod protocol;
 pub mod report;

@@ -1,5 +1,6 @@
 //! Problems in MultiPL-E's JSONL format, and the programs assembled from a problem and a completion.
 
+use crate::jsonl::{self, Placed};
 use codelsi_engine::{At, Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -50,39 +51,42 @@ impl Problem {
     /// assert_eq!(program.text, "function one(): number {\n  return 1;\n}\nassert.deepEqual(one(), 1);");
     /// ```
     pub fn program(&self, completion: &str) -> CandidateProgram {
-        let candidate = format!("{}{}\n", self.prompt, self.truncate_at_stop_token(completion));
+        self.program_of_truncated(self.truncate_at_stop_token(completion))
+    }
+
+    /// Assembles the program of a completion that is truncated already, as MultiPL-E's own files hold it.
+    pub fn program_of_truncated(&self, completion: &str) -> CandidateProgram {
+        let candidate = format!("{}{completion}\n", self.prompt);
         CandidateProgram { tests_at: candidate.len(), text: candidate + &self.tests }
     }
 }
 
-/// Reads a file of problems.
+/// Reads the problems of a file: MultiPL-E's data set (JSON Lines or an array), or its file of one problem with its
+/// completions (`NAME.json.gz`); or those of a folder of such files. Files may be packed by gzip.
 ///
 /// # Errors
 /// When a line cannot be parsed, two problems have one name, or one has a prompt and no tests (the error names file and line), or
-/// the file has no problem.
+/// there is no problem.
 pub fn read_problems(path: impl AsRef<Path>) -> Result<Vec<Problem>> {
-    let problems: Vec<(usize, Problem)> = crate::jsonl::read_numbered(path.as_ref())?;
+    let problems = jsonl::read_placed(path.as_ref())?;
     check_problems(&problems).at(path.as_ref().display().to_string())?;
     Ok(problems.into_iter().map(|(_, problem)| problem).collect())
 }
 
-/// Refuses problems with line numbers that cannot be measured: none, two of one name, one without tests.
-fn check_problems(problems: &[(usize, Problem)]) -> Result<()> {
-    if problems.is_empty() {
-        return Err(Error::new("holds no problem; give a MultiPL-E JSONL file"));
-    }
-    let mut lines: HashMap<&str, usize> = HashMap::new();
-    for (line, problem) in problems {
+/// Refuses problems that cannot be measured: two of one name, one without tests.
+pub(crate) fn check_problems(problems: &[Placed<Problem>]) -> Result<()> {
+    let mut places: HashMap<&str, &str> = HashMap::new();
+    for (place, problem) in problems {
         let name = &problem.name;
-        if let Some(earlier) = lines.insert(name, *line) {
+        if let Some(earlier) = places.insert(name, place) {
             let message =
-                format!("lines {earlier} and {line}: two problems are named `{name}`; a name must be unique");
+                format!("{earlier} and {place}: two problems are named `{name}`; a name must be unique");
             return Err(Error::new(message));
         }
         // Without a prompt the completion is a whole program, whose exit code is its test.
         if problem.tests.trim().is_empty() && !problem.prompt.trim().is_empty() {
             let message =
-                format!("line {line}: problem `{name}` has no tests, so whatever runs would count as solved");
+                format!("{place}: problem `{name}` has no tests, so whatever runs would count as solved");
             return Err(Error::new(message));
         }
     }
@@ -130,15 +134,14 @@ mod tests {
         let e = read_problems(&path).unwrap_err().to_string();
         assert!(e.contains("p.jsonl") && e.contains("line 3"), "{e}");
         std::fs::write(&path, "").unwrap();
-        assert!(read_problems(&path).unwrap_err().to_string().contains("no problem"));
+        assert!(read_problems(&path).unwrap_err().to_string().contains("holds no row"));
     }
 
     /// Returns the error of a file of these problems, a blank line first.
     fn refused(problems: &[Problem]) -> String {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("p.jsonl");
-        std::fs::write(&path, format!("\n{}", problems.iter().map(crate::jsonl::line).collect::<String>()))
-            .unwrap();
+        std::fs::write(&path, format!("\n{}", problems.iter().map(jsonl::line).collect::<String>())).unwrap();
         read_problems(&path).unwrap_err().to_string()
     }
 
@@ -146,7 +149,7 @@ mod tests {
     fn two_problems_of_one_name_are_refused_with_both_lines() {
         let other = Problem { name: "q".into(), ..problem() };
         let e = refused(&[problem(), other, problem()]);
-        assert!(e.contains("p.jsonl") && e.contains("lines 2 and 4") && e.contains("`p`"), "{e}");
+        assert!(e.contains("p.jsonl") && e.contains("line 2 and line 4") && e.contains("`p`"), "{e}");
     }
 
     #[test]
@@ -157,6 +160,6 @@ mod tests {
             assert!(e.contains("line 3") && e.contains("`q` has no tests"), "{e}");
         }
         let whole_program = Problem { prompt: "".into(), tests: "\n".into(), ..problem() };
-        assert!(check_problems(&[(1, whole_program)]).is_ok());
+        assert!(check_problems(&[("line 1".into(), whole_program)]).is_ok());
     }
 }

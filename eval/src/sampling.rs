@@ -167,7 +167,7 @@ fn complete_groups(samples: Vec<Sample>, requests: &[NamedRequest]) -> HashMap<S
 /// # Errors
 /// When its `samples.jsonl` cannot be read.
 pub fn read_completions(folder: &Path) -> Result<Vec<String>> {
-    let samples: Vec<Sample> = jsonl::read(&folder.join("samples.jsonl"))?;
+    let samples: Vec<Sample> = jsonl::read(folder.join("samples.jsonl"))?;
     Ok(samples.into_iter().map(|sample| sample.completion).collect())
 }
 

@@ -241,6 +241,7 @@ fn judge_cases(judge: &dyn Judge, problems: &[Problem], cases: &[JudgeCase]) -> 
         id: c.id.clone(),
         name: c.name.clone(),
         completion: c.completion.clone(),
+        truncated: false,
     };
     let lines: Vec<CompletionRecord> = cases.iter().map(line).collect();
     let folder = tempfile::tempdir().unwrap();

@@ -1,14 +1,16 @@
-//! JSON rows: JSON Lines or one JSON array, plain or gzip-compressed, with or without a byte order mark. A row is a JSON
-//! object; errors name file and line.
+//! JSON rows: JSON Lines, one JSON array or one object, plain or gzip-compressed, with or without a byte order mark. A row is
+//! a JSON object; errors name file and line.
+
+mod unpacked;
 
 use codelsi_engine::files::write_atomic_with;
 use codelsi_engine::{Error, Result};
-use flate2::read::MultiGzDecoder;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Cursor, Read, Write};
 use std::path::Path;
+use unpacked::Unpacked;
 
 /// Reads every row of `path` as a `T`. Blank lines are skipped.
 ///
@@ -48,7 +50,8 @@ pub fn read_with_lines<T: DeserializeOwned>(
 /// order mark.
 ///
 /// # Errors
-/// A file that cannot be read, a folder, or text in UTF-16.
+/// A file that cannot be read, a folder, or text in UTF-16. Reading fails where a compressed file unpacks to a multiple of its
+/// size that no rows have.
 pub fn open(path: impl AsRef<Path>) -> Result<Box<dyn BufRead>> {
     let path = path.as_ref();
     let io = |e| Error::io(path, e);
@@ -58,7 +61,7 @@ pub fn open(path: impl AsRef<Path>) -> Result<Box<dyn BufRead>> {
     let (head, file) = with_head(BufReader::new(File::open(path).map_err(io)?)).map_err(io)?;
     let (head, text): (Vec<u8>, Box<dyn BufRead>) = match head.starts_with(&GZIP) {
         true => {
-            let (head, text) = with_head(BufReader::new(MultiGzDecoder::new(file))).map_err(io)?;
+            let (head, text) = with_head(BufReader::new(Unpacked::new(file))).map_err(io)?;
             (head, Box::new(text))
         }
         false => (head, Box::new(file)),
@@ -120,19 +123,39 @@ fn count_lines(text: &[u8]) -> usize {
 /// Rows with their lines, or what is wrong in which line.
 type Rows<T> = Result<Vec<(usize, T)>, String>;
 
-/// Reads one object a line; the first line has the number `number`.
+/// Reads one object a line, or one object over all lines; the first line has the number `number`.
 fn read_lines<T: DeserializeOwned>(mut reader: impl BufRead, mut number: usize) -> Rows<T> {
     let (mut rows, mut line) = (Vec::new(), Vec::new());
     while reader.read_until(b'\n', &mut line).map_err(|e| format!("line {number}: {e}"))? > 0 {
         let text = line.trim_ascii();
         if !text.is_empty() {
             check_object(text, number)?;
-            rows.push((number, serde_json::from_slice(text).map_err(|e| located(number, &e))?));
+            match serde_json::from_slice(text) {
+                Ok(row) => rows.push((number, row)),
+                Err(e) if e.is_eof() && rows.is_empty() => {
+                    reader.read_to_end(&mut line).map_err(|e| format!("line {number}: {e}"))?;
+                    return Ok(vec![(number, read_object(&line, number, &e)?)]);
+                }
+                Err(e) => return Err(located(number, &e)),
+            }
         }
         line.clear();
         number += 1;
     }
     Ok(rows)
+}
+
+/// Reads the one object of a text whose first line, of the number `number`, is no whole object for the reason `first`.
+fn read_object<T: DeserializeOwned>(
+    text: &[u8],
+    number: usize,
+    first: &serde_json::Error,
+) -> Result<T, String> {
+    serde_json::from_slice(text).map_err(|e| match text.starts_with(b"{\n") || text.starts_with(b"{\r\n") {
+        true => located(number, &e),
+        // A line that was cut off.
+        false => located(number, first),
+    })
 }
 
 /// Reads the objects of one JSON array that begins in the line `line`.
@@ -241,6 +264,25 @@ mod tests {
             ("[{\"a\": 1},\n", "line 2: the array has no end; the file may be cut off"),
             ("[{\"a\": 1}]\n{}", "line 1: more text follows after the end of the array"),
             ("[]", "the file holds no row; expected one JSON object a line"),
+        ] {
+            let message = read_text::<Value>(text).unwrap_err().to_string();
+            assert!(message.ends_with(expected), "{text}: {message}");
+        }
+    }
+
+    #[test]
+    fn an_object_over_several_lines_is_a_row_and_a_cut_line_is_named() {
+        let row = serde_json::json!({"text": "a", "list": ["b", {"c": 1}]});
+        for text in [
+            serde_json::to_string_pretty(&row).unwrap(),
+            "{\"text\": \"a\",\n\"list\": [\"b\",\n{\"c\":1}]}\n".into(),
+        ] {
+            assert_eq!(read_text::<Value>(&text).unwrap(), std::slice::from_ref(&row), "{text}");
+        }
+        for (text, expected) in [
+            ("{\n\"a\": 1,\n\"b\": }", "line 3, column 6: expected value"),
+            ("\n{\"a\": 1\n{\"a\": 2}\n", "line 2, column 7: EOF while parsing an object"),
+            ("{\"a\": 1}\n{\"a\":\n2}", "line 2, column 5: EOF while parsing a value"),
         ] {
             let message = read_text::<Value>(text).unwrap_err().to_string();
             assert!(message.ends_with(expected), "{text}: {message}");

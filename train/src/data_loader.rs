@@ -1,10 +1,11 @@
 //! The data loader: training sequences in their seeded order, micro-batch by micro-batch, and the validation sequences.
 
 use crate::checkpoint::TrainerState;
-use crate::data::{self, Dataset, REPLAY_SITE, permutation};
+use crate::data::{self, REPLAY_SITE, permutation};
 use crate::options::TrainOptions;
 use crate::pack::{Document, DocumentLoss, EncodedDataset, Encoder, EpochOrder, PackedSequence};
 use crate::row_counts::RowCounts;
+use crate::run_rows::RunRows;
 use codelsi_engine::files::write_atomic_with;
 use codelsi_engine::rng::RngKey;
 use codelsi_engine::{Error, Result};
@@ -22,7 +23,7 @@ pub struct DataLoader<'a> {
     pub validation: EncodedDataset,
     /// Counts of the rows of all files, by their fate.
     pub rows: RowCounts,
-    /// Number of rows in the file `data`: rows from this one on are of `replay`.
+    /// Number of rows in the files `data`: rows from this one on are of `replay`.
     data_rows: usize,
     /// Number of rows in the file `replay`.
     replay_available: usize,
@@ -39,52 +40,18 @@ impl<'a> DataLoader<'a> {
     /// # Errors
     /// A file that cannot be read or is malformed, or data in which no row fits into a sequence.
     pub fn open(options: &'a TrainOptions, tokenizer: &Tokenizer) -> Result<Self> {
-        let mut counts = RowCounts::default();
-        let mut read = |path: &Path| -> Result<Dataset> {
-            let dataset = data::read_rows(path, options.blank_answers)?;
-            counts.without_answer += dataset.without_answer;
-            for (key, rows) in &dataset.unused_keys {
-                *counts.unused_keys.entry(key.clone()).or_default() += rows;
-            }
-            Ok(dataset)
-        };
-        let Dataset { examples, rows, without_answer, .. } = read(&options.data)?;
-        if examples.is_empty() {
-            return Err(Error::io(&options.data, format!("all {without_answer} rows are without an answer")));
-        }
-        let (mut training, validation) = match &options.validation_data {
-            Some(held_out) => (examples, read(held_out)?.examples),
-            None => data::split(examples, options.validation, options.seed)?,
-        };
-        let mut replay_available = 0;
-        if let Some(replay) = &options.replay {
-            let mut replayed = read(replay)?.examples;
-            replay_available = replayed.len();
-            replayed.iter_mut().for_each(|example| example.row += rows);
-            let taken = if options.replay_fresh { replay_available } else { options.replay_rows };
-            training.extend(data::take_evenly(replayed, taken));
-        }
+        let run = RunRows::read(options)?;
         let encoder = Encoder::for_model(&options.model, tokenizer, options.template, options.seq)?;
-        let (training, validation) = (encoder.documents(&training)?, encoder.documents(&validation)?);
+        let (training, validation) = (encoder.documents(&run.training)?, encoder.documents(&run.validation)?);
         if training.documents.is_empty() {
-            return Err(Error::io(&options.data, nothing_to_train_on(&training, options)));
+            return Err(Error::io(data::place(&options.data), nothing_to_train_on(&training, options)));
         }
+        let (data_rows, replay_available) = (run.data_rows, run.replay_available);
         let fresh = match options.replay_fresh {
-            true => fresh_order(&training, rows, options.seed),
+            true => fresh_order(&training, data_rows, options.seed),
             false => Vec::new(),
         };
-        let encoded = [&training, &validation];
-        let data_rows = rows;
-        let rows = RowCounts {
-            training: training.documents.len(),
-            validation: validation.documents.len(),
-            seq: options.seq,
-            truncated: encoded.iter().map(|data| data.truncated).sum(),
-            too_long: encoded.iter().map(|data| data.dropped).sum(),
-            without_form: encoded.iter().map(|data| data.without_form).sum(),
-            own_template: encoded.iter().map(|data| data.own_template).sum(),
-            ..counts
-        };
+        let rows = run.counts(&training, &validation, options.seq);
         let (epoch, sequences) = (0, Vec::new());
         let mut loader = DataLoader {
             options,
@@ -304,7 +271,7 @@ fn epoch_documents(all: usize, fresh: &[usize], count: usize, epoch: u32) -> Vec
 
 /// Says why no row became a document.
 fn nothing_to_train_on(training: &EncodedDataset, options: &TrainOptions) -> String {
-    match training.dropped {
+    match training.too_long.len() {
         0 => format!("the template {} can write none of the conversations", options.template.name()),
         _ => {
             format!("no row leaves room for an output in {} tokens; train with longer sequences", options.seq)

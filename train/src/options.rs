@@ -1,5 +1,6 @@
 //! The options of a training run: every flag of `codelsi train`, and the recipe that a resumed run must share.
 
+use crate::data::Columns;
 use codelsi_engine::{At, DType, Error, Result};
 use codelsi_kernels::dropout::DropoutRate;
 use codelsi_model::adapter::{AdapterConfig, Method};
@@ -32,8 +33,10 @@ const MAX_STEP_TOKENS: usize = 1 << 25;
 pub struct TrainOptions {
     /// Folder of the base model.
     pub model: PathBuf,
-    /// Training rows, in one of the forms that [`crate::data::read`] reads.
-    pub data: PathBuf,
+    /// Files and folders of training rows, in the forms that [`crate::data::read`] reads.
+    pub data: Vec<PathBuf>,
+    /// The columns of `data` and `validation_data` that hold the text of rows, where they have other names.
+    pub columns: Columns,
     /// Rows of an earlier stage, mixed in against forgetting: `replay_rows` of this file at even distances. They are
     /// trained on and never used for validation.
     pub replay: Option<PathBuf>,
@@ -91,7 +94,9 @@ pub struct TrainOptions {
     pub packing: bool,
     /// Rows held out for the validation loss.
     pub validation: usize,
-    /// A file of validation rows; no training rows are held out then.
+    /// Share of the rows that is held out, instead of a number of them.
+    pub validation_share: Option<f64>,
+    /// A file or folder of validation rows; no training rows are held out then.
     pub validation_data: Option<PathBuf>,
     /// Steps between validations; 0 validates before the first and after the last step only.
     pub validate_every: usize,
@@ -158,7 +163,8 @@ impl Default for TrainOptions {
     fn default() -> Self {
         TrainOptions {
             model: PathBuf::new(),
-            data: PathBuf::new(),
+            data: Vec::new(),
+            columns: Columns::default(),
             replay: None,
             replay_rows: 0,
             replay_fresh: false,
@@ -186,6 +192,7 @@ impl Default for TrainOptions {
             shuffle: true,
             packing: true,
             validation: 16,
+            validation_share: None,
             validation_data: None,
             validate_every: 0,
             patience: None,
@@ -213,6 +220,10 @@ impl TrainOptions {
                 format!("a step has at most {MAX_STEP_TOKENS} tokens, batch times sequence"),
             ),
             (self.seq < 2 || self.seq > positions, format!("sequences have 2 to {positions} tokens here")),
+            (
+                self.validation_share.is_some_and(|share| !(share > 0.0 && share < 1.0)),
+                "a share of rows to validate with is above 0 and below 1".to_string(),
+            ),
             (
                 self.replay.is_some() != (self.replay_rows > 0),
                 "a replay is a file and a number of its rows".to_string(),
@@ -254,7 +265,7 @@ impl TrainOptions {
 
     /// Returns true if the run has validation rows.
     fn validates(&self) -> bool {
-        self.validation > 0 || self.validation_data.is_some()
+        self.validation > 0 || self.validation_share.is_some() || self.validation_data.is_some()
     }
 
     /// Checks the range of every number.

@@ -1,6 +1,7 @@
 //! Tokenization of rows to documents with a loss mask, and packing of documents into sequences.
 
 use crate::data::{Example, ORDER_SITE, Turn, permutation};
+use crate::file_counts::{FileCounts, LeftOut};
 use codelsi_engine::rng::RngKey;
 use codelsi_engine::{At, Error, Result};
 use codelsi_model::chat_template::{ChatTemplate, EncodedConversation};
@@ -50,20 +51,35 @@ pub struct Encoder<'a> {
     pub seq: usize,
 }
 
-/// The documents of a data set, and the number of rows that did not become one as they are.
+/// The documents of a data set, and the rows that did not become one as they are, see [`Example::row`].
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct EncodedDataset {
     pub documents: Vec<Document>,
-    /// The row of each document, see [`Example::row`].
+    /// The row of each document.
     pub rows: Vec<usize>,
-    /// Documents cut to `seq` tokens; they end without `</s>`.
-    pub truncated: usize,
+    /// Rows whose document is cut to `seq` tokens; it ends without `</s>`.
+    pub truncated: Vec<usize>,
     /// Rows whose prompt alone fills `seq` tokens, which leaves no output to learn.
-    pub dropped: usize,
-    /// Conversations for which the template has no form.
-    pub without_form: usize,
+    pub too_long: Vec<usize>,
+    /// Rows of conversations for which the template has no form.
+    pub without_form: Vec<usize>,
     /// Rows in a template of their own.
     pub own_template: usize,
+}
+
+impl EncodedDataset {
+    /// Counts the rows that were left out or cut, each with its file.
+    pub(crate) fn count_by_file(&self, files: &mut [FileCounts]) {
+        let mut count = |rows: &[usize], of: fn(&mut LeftOut) -> &mut usize| {
+            for row in rows {
+                let next = files.partition_point(|file| file.first_row <= *row);
+                *of(&mut files[next - 1].left_out) += 1;
+            }
+        };
+        count(&self.truncated, |left_out| &mut left_out.truncated);
+        count(&self.too_long, |left_out| &mut left_out.too_long);
+        count(&self.without_form, |left_out| &mut left_out.without_form);
+    }
 }
 
 impl<'a> Encoder<'a> {
@@ -93,17 +109,17 @@ impl<'a> Encoder<'a> {
         let mut all = EncodedDataset::default();
         for (document, row) in encoded.into_iter().zip(rows) {
             let Some(mut document) = document else {
-                all.without_form += 1;
+                all.without_form.push(row.row);
                 continue;
             };
             if document.tokens.len() > self.seq {
                 document.tokens.truncate(self.seq);
                 document.targets.truncate(self.seq);
                 if document.labelled() == 0 {
-                    all.dropped += 1;
+                    all.too_long.push(row.row);
                     continue;
                 }
-                all.truncated += 1;
+                all.truncated.push(row.row);
             }
             all.own_template += usize::from(row.template.is_some_and(|own| own != self.template));
             all.documents.push(document);
@@ -346,10 +362,10 @@ mod tests {
         let encoder =
             |seq| Encoder { tokenizer: &tokenizer, template: PromptTemplate::Plain, chat: None, seq };
         let all = encoder(6).documents(&rows).unwrap();
-        assert_eq!((all.documents.len(), all.truncated, all.dropped), (1, 1, 1));
+        assert_eq!((all.documents.len(), all.truncated.len(), all.too_long.len()), (1, 1, 1));
         assert_eq!((all.documents[0].tokens.len(), all.documents[0].labelled()), (6, 2));
-        assert_eq!(encoder(8).documents(&rows[..1]).unwrap().truncated, 1);
-        assert_eq!(encoder(9).documents(&rows[..1]).unwrap().truncated, 0);
+        assert_eq!(encoder(8).documents(&rows[..1]).unwrap().truncated.len(), 1);
+        assert_eq!(encoder(9).documents(&rows[..1]).unwrap().truncated.len(), 0);
     }
 
     #[test]
@@ -370,7 +386,7 @@ mod tests {
         let (user, assistant) = (Role::User, Role::Assistant);
         let turns = [(user, "ab"), (assistant, "xy"), (user, "c"), (assistant, "z")];
         let all = encoder.documents(&[row(&turns), row(&[(Role::Tool, "t"), (assistant, "x")])]).unwrap();
-        assert_eq!((all.documents.len(), all.without_form), (1, 1));
+        assert_eq!((all.documents.len(), all.without_form.len()), (1, 1));
         let document = &all.documents[0];
         let learned: Vec<u32> =
             document.targets.iter().filter(|&&t| t != IGNORE_INDEX).map(|&t| t as u32).collect();
@@ -440,14 +456,16 @@ mod tests {
         assert_eq!((all.rows.as_slice(), all.documents[0].labelled()), (&[7][..], 5));
         for template in [PromptTemplate::Paper, PromptTemplate::Plain] {
             let all = encode(template, &two);
-            assert_eq!((all.documents.len(), all.without_form), (0, 1));
+            assert_eq!((all.documents.len(), all.without_form.len()), (0, 1));
             let system = [(Role::System, "s"), (user, "ab"), (assistant, "xy")];
             let encoder = Encoder { tokenizer: &tokenizer, template, chat: None, seq: 1000 };
             let joined = encoder.document(&example("s\n\nab", "xy")).unwrap();
             assert_eq!(Some(encode(template, &system).documents.remove(0)), joined);
         }
         assert_eq!(
-            encode(PromptTemplate::Inst, &[(assistant, "x"), (user, "a"), (assistant, "y")]).without_form,
+            encode(PromptTemplate::Inst, &[(assistant, "x"), (user, "a"), (assistant, "y")])
+                .without_form
+                .len(),
             1
         );
     }

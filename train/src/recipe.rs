@@ -10,7 +10,7 @@ impl TrainOptions {
     /// Returns all options that determine the result, for `recipe.json` and for the comparison on resume.
     pub fn recipe(&self) -> Map<String, Value> {
         let recipe = json!({
-            "model": self.model, "data": self.data,
+            "model": self.model, "data": self.data_paths(),
             "replay": self.replay, "replay_rows": self.replay_rows, "replay_fresh": self.replay_fresh.then_some(true), "from": self.from, "full": self.full,
             "rank": self.rank, "alpha": shortest_decimal(self.alpha), "method": self.method.to_string(), "dropout": shortest_decimal(self.dropout),
             "dropout_realised": self.realised_dropout(),
@@ -23,6 +23,12 @@ impl TrainOptions {
             "seed": self.seed, "blank_answers": self.blank_answers.then_some(true), "shuffle": self.shuffle, "packing": self.packing,
         });
         let mut recipe = recipe.as_object().cloned().unwrap_or_default();
+        if !self.columns.is_empty() {
+            recipe.insert("columns".into(), self.columns.to_string().into());
+        }
+        if let Some(share) = self.validation_share {
+            recipe.insert("validation_share".into(), share.into());
+        }
         if self.distill > 0.0 {
             recipe.insert("distill".into(), self.distill.into());
         }
@@ -70,6 +76,8 @@ impl TrainOptions {
             "batch" => self.batch = read(value)?,
             "micro_batch" => self.micro_batch = read(value)?,
             "template" => self.template = read::<String>(value)?.parse()?,
+            "columns" => self.columns = read::<String>(value)?.parse()?,
+            "validation_share" => self.validation_share = Some(read(value)?),
             "validation" => self.validation = read(value)?,
             "patience" => self.patience = read(value)?,
             "validate_every" => {
@@ -83,6 +91,14 @@ impl TrainOptions {
             _ => return Err(Error::new("no option of a recipe has this name")),
         }
         Ok(())
+    }
+
+    /// The path of the data, or a list of several.
+    fn data_paths(&self) -> Value {
+        match &self.data[..] {
+            [one] => json!(one),
+            several => json!(several),
+        }
     }
 
     /// The drop probability that masks realise, a multiple of 1/65536; none without dropout.
@@ -143,6 +159,8 @@ mod tests {
                 patience: Some(3),
                 validate_every: 4,
                 distill: 0.1,
+                columns: "instruction=question,output=the answer".parse().unwrap(),
+                validation_share: Some(0.05),
                 ..TrainOptions::default()
             };
             let read = TrainOptions::default().with_recipe(&options.recipe()).unwrap();

@@ -118,8 +118,8 @@ fn second_stage(folder: &Path) -> TrainOptions {
         .collect();
     codelsi_model::jsonl::write(folder.join("private.jsonl"), &rows).unwrap();
     TrainOptions {
-        data: folder.join("private.jsonl"),
-        replay: Some(first.data.clone()),
+        data: vec![folder.join("private.jsonl")],
+        replay: first.data.first().cloned(),
         replay_rows: 9,
         from: Some(first.out.clone()),
         out: folder.join("second"),

@@ -317,8 +317,8 @@ fn rows_that_are_left_out_are_counted_by_reason() {
         serde_json::json!({"conversations": [asked("a"), answered("b"), asked("c"), answered("d")]}),
         serde_json::json!({"conversations": [asked("a")], "id": 7}),
     ];
-    codelsi_model::jsonl::write(&options.data, &rows).unwrap();
-    (options.validation, options.replay, options.replay_rows) = (0, Some(options.data.clone()), 9);
+    codelsi_model::jsonl::write(&options.data[0], &rows).unwrap();
+    (options.validation, options.replay, options.replay_rows) = (0, Some(options.data[0].clone()), 9);
     let mut summary = String::new();
     let report = train(&options, &Device::cpu(), &mut |event| {
         if let TrainEvent::Start(start) = event {
@@ -328,8 +328,8 @@ fn rows_that_are_left_out_are_counted_by_reason() {
     .unwrap();
     // The file counts twice: as data and as replay.
     let rows = &report.rows;
-    assert_eq!((rows.training, rows.truncated, rows.too_long), (4, 2, 2));
-    assert_eq!((rows.without_answer, rows.without_form), (4, 2));
+    assert_eq!((rows.training, rows.left_out.truncated, rows.left_out.too_long), (4, 2, 2));
+    assert_eq!((rows.left_out.without_answer, rows.left_out.without_form), (4, 2));
     for part in [
         "4 to train on, 0 to validate; 2 cut to 48 tokens, 2 dropped as too long, 4 dropped as without an answer",
         "2 dropped as conversations that the template cannot write",
@@ -378,7 +378,7 @@ fn bad_input_is_refused_in_one_line() {
         assert!(message.contains(option) && !message.contains('\n'), "{option}: {message}");
     }
     assert!(with(&|o| o.validation = 30).contains("30 validation rows"));
-    assert!(with(&|o| o.data = folder.path().join("none.jsonl")).contains("none.jsonl"));
+    assert!(with(&|o| o.data = vec![folder.path().join("none.jsonl")]).contains("none.jsonl"));
     let message = with(&|o| (o.lr, o.clip, o.warmup) = (1e30, None, 0));
     assert!(message.contains("step 2: the loss is"), "{message}");
     assert!(!message.contains('\n'));

@@ -1,22 +1,44 @@
 //! Completions to judge, in our own form or in MultiPL-E's.
 
-use crate::jsonl;
-use codelsi_engine::{Error, Result};
-use serde::{Deserialize, Serialize};
-use std::fs;
-use std::path::{Path, PathBuf};
+use crate::jsonl::{self, Placed};
+use crate::problem::{CandidateProgram, Problem, check_problems};
+use codelsi_engine::{At, Error, Result};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::path::Path;
 
 /// A completion of a problem.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct CompletionRecord {
     pub id: String,
     /// The problem's name.
     pub name: String,
-    /// The model's output, not yet truncated at a stop token.
     pub completion: String,
+    /// True if the completion is judged as it stands, false if it ends at the first stop token.
+    pub truncated: bool,
 }
 
-/// A value of a completions file; further fields are ignored.
+impl CompletionRecord {
+    /// Assembles the program of the completion with its problem.
+    pub fn program(&self, problem: &Problem) -> CandidateProgram {
+        match self.truncated {
+            true => problem.program_of_truncated(&self.completion),
+            false => problem.program(&self.completion),
+        }
+    }
+}
+
+/// Completions to judge, and what MultiPL-E's files hold beside them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Completions {
+    pub records: Vec<CompletionRecord>,
+    /// Each of MultiPL-E's objects without its completions, by the problem's name: the problem, and how they were sampled.
+    objects: BTreeMap<String, Placed<Map<String, Value>>>,
+}
+
+/// A value of a completions file.
 #[derive(Deserialize)]
 struct FileValue {
     id: Option<String>,
@@ -24,65 +46,95 @@ struct FileValue {
     completion: Option<String>,
     /// MultiPL-E's: all completions of one problem.
     completions: Option<Vec<String>>,
+    #[serde(flatten)]
+    others: Map<String, Value>,
 }
 
-/// Reads the completions of a file, or of every `.json`, `.jsonl` and `.gz` file of a folder by the order of their names. A
-/// file holds JSON Lines of [`CompletionRecord`], or MultiPL-E's objects of a problem's `name` and its `completions`,
-/// whose ids become `NAME/0`, `NAME/1` and so on. Files may be packed by gzip.
-///
-/// # Errors
-/// Names the file and line that cannot be read.
-pub fn read_completions(path: &Path) -> Result<Vec<CompletionRecord>> {
-    let files = if path.is_dir() { files_of(path)? } else { vec![path.to_path_buf()] };
-    let mut records = Vec::new();
-    for file in &files {
-        let text = jsonl::read_text(file)?;
-        records.extend(parse(&text).map_err(|e| e.at(file.display().to_string()))?);
+impl Completions {
+    /// Reads the completions of a file, or of every `.json`, `.jsonl` and `.gz` file of a folder by the order of their names. A
+    /// file holds JSON Lines of `id`, `name` and `completion`, each to be truncated at a stop token, or MultiPL-E's objects of a
+    /// problem's `name` and its `completions`, which are truncated already and whose ids become `NAME/0`, `NAME/1` and so on.
+    ///
+    /// # Errors
+    /// Names the file and line that cannot be read, and a problem that two of MultiPL-E's objects are of.
+    pub fn read(path: &Path) -> Result<Self> {
+        let mut all = Completions::default();
+        for (place, value) in jsonl::read_placed(path)? {
+            all.add(place, value).at(path.display().to_string())?;
+        }
+        Ok(all)
     }
-    Ok(records)
-}
 
-fn files_of(folder: &Path) -> Result<Vec<PathBuf>> {
-    let entries = fs::read_dir(folder).map_err(|e| Error::io(folder, e))?;
-    let is_data = |path: &PathBuf| {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        // MultiPL-E writes its own verdicts beside the completions.
-        !name.contains(".results.") && [".json", ".jsonl", ".gz"].iter().any(|end| name.ends_with(end))
-    };
-    let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(is_data).collect();
-    files.sort();
-    match files.is_empty() {
-        true => Err(Error::io(folder, "holds no .json, .jsonl or .gz file of completions")),
-        false => Ok(files),
-    }
-}
-
-fn parse(text: &str) -> Result<Vec<CompletionRecord>> {
-    // An object over several lines is a whole file.
-    let values = match serde_json::from_str::<FileValue>(text) {
-        Ok(value) => vec![value],
-        Err(_) => jsonl::parse(text)?,
-    };
-    let mut records = Vec::new();
-    for (i, value) in values.into_iter().enumerate() {
+    fn add(&mut self, place: String, value: FileValue) -> Result<()> {
         let missing = |field: &str| {
             let forms =
                 "{\"id\", \"name\", \"completion\"} or MultiPL-E's {\"name\", \"completions\"} is expected";
-            Error::new(format!("value {}: no field `{field}`; {forms}", i + 1))
+            Error::new(format!("{place}: no field `{field}`; {forms}"))
         };
-        let FileValue { id, name, completion, completions } = value;
-        match completions {
-            Some(all) => records.extend(all.into_iter().enumerate().map(|(sample, completion)| {
-                CompletionRecord { id: format!("{name}/{sample}"), name: name.clone(), completion }
-            })),
-            None => records.push(CompletionRecord {
+        let FileValue { id, name, completion, completions, others } = value;
+        let Some(completions) = completions else {
+            self.records.push(CompletionRecord {
                 id: id.ok_or_else(|| missing("id"))?,
                 name,
                 completion: completion.ok_or_else(|| missing("completion"))?,
-            }),
+                truncated: false,
+            });
+            return Ok(());
+        };
+        let object = [("name".into(), name.clone().into())].into_iter().chain(others).collect();
+        match self.objects.entry(name.clone()) {
+            Entry::Occupied(earlier) => {
+                let (earlier, _) = earlier.get();
+                return Err(Error::new(format!("{earlier} and {place}: both hold completions of `{name}`")));
+            }
+            Entry::Vacant(entry) => entry.insert((place, object)),
+        };
+        self.records.extend(completions.into_iter().enumerate().map(|(sample, completion)| {
+            CompletionRecord {
+                id: format!("{name}/{sample}"),
+                name: name.clone(),
+                completion,
+                truncated: true,
+            }
+        }));
+        Ok(())
+    }
+
+    /// Returns the problems that MultiPL-E's objects hold.
+    ///
+    /// # Errors
+    /// When there is none, or one that lacks a field or cannot be measured.
+    pub fn problems(&self) -> Result<Vec<Problem>> {
+        let problem = |(place, object): &Placed<Map<String, Value>>| {
+            let problem = serde_json::from_value(Value::Object(object.clone()));
+            let problem = problem
+                .map_err(|e| Error::new(format!("{place}: no problem beside the completions: {e}")))?;
+            Ok((place.clone(), problem))
+        };
+        let problems: Vec<Placed<Problem>> = self.objects.values().map(problem).collect::<Result<_>>()?;
+        check_problems(&problems)?;
+        match problems.is_empty() {
+            true => Err(Error::new("holds completions alone; give their problems by --problems")),
+            false => Ok(problems.into_iter().map(|(_, problem)| problem).collect()),
         }
     }
-    Ok(records)
+
+    /// Returns what MultiPL-E's object of a problem holds beside its completions.
+    pub fn object(&self, problem: &str) -> Option<&Map<String, Value>> {
+        self.objects.get(problem).map(|(_, object)| object)
+    }
+
+    /// Counts MultiPL-E's objects that hold another prompt or other tests than the problem of their name.
+    pub fn count_of_other_problems(&self, problems: &[Problem]) -> usize {
+        let differs = |problem: &&Problem| {
+            let object = self.object(&problem.name);
+            let differs = |key: &str, text: &str| {
+                object.and_then(|object| object.get(key)).is_some_and(|value| value != text)
+            };
+            differs("prompt", &problem.prompt) || differs("tests", &problem.tests)
+        };
+        problems.iter().filter(differs).count()
+    }
 }
 
 #[cfg(test)]
@@ -90,6 +142,7 @@ mod tests {
     use super::*;
     use flate2::Compression;
     use flate2::write::GzEncoder;
+    use std::fs;
     use std::io::Write;
 
     fn pack(path: &Path, text: &str) {
@@ -108,8 +161,9 @@ mod tests {
         fs::write(dir.path().join("a.json"), "{\"name\": \"a\", \"completions\": [\"z\"]}").unwrap();
         fs::write(dir.path().join("a.results.json"), "{}").unwrap();
         let ids = |path: &Path| -> Vec<String> {
-            read_completions(path)
+            Completions::read(path)
                 .unwrap()
+                .records
                 .into_iter()
                 .map(|r| format!("{} {}", r.id, r.completion))
                 .collect()
@@ -126,11 +180,35 @@ mod tests {
             &path,
             "\u{feff}{\"id\":\"1\",\"name\":\"p\",\"completion\":\"x\"}\n\n{\"id\":\"2\",\"name\":\"p\",\"completion\":\"\"}\n",
         );
-        let records = read_completions(&path).unwrap();
+        let records = Completions::read(&path).unwrap().records;
         assert_eq!(records.iter().map(|r| r.id.as_str()).collect::<Vec<_>>(), ["1", "2"]);
         fs::write(&path, [0x1f, 0x8b, 0, 1]).unwrap();
-        assert!(read_completions(&path).unwrap_err().to_string().contains("c.jsonl.gz"));
+        assert!(Completions::read(&path).unwrap_err().to_string().contains("c.jsonl.gz"));
         fs::write(&path, "{\"name\":\"p\",\"completion\":\"\"}\n").unwrap();
-        assert!(read_completions(&path).unwrap_err().to_string().contains("no field `id`"));
+        assert!(Completions::read(&path).unwrap_err().to_string().contains("no field `id`"));
+    }
+
+    #[test]
+    fn problems_lie_beside_the_completions_and_one_problem_has_one_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).unwrap();
+        write(
+            "p.json",
+            r##"{"name": "p", "language": "ts", "temperature": 0.8, "prompt": "(", "tests": ")", "stop_tokens": ["#"],
+                "completions": ["1 # 2"]}"##,
+        );
+        let read = || Completions::read(dir.path());
+        let (all, problem) = (read().unwrap(), read().unwrap().problems().unwrap().remove(0));
+        assert_eq!((problem.name.as_str(), problem.stop_tokens.len()), ("p", 1));
+        assert!(all.records[0].truncated && all.object("p").unwrap()["temperature"] == 0.8);
+        assert_eq!(all.count_of_other_problems(std::slice::from_ref(&problem)), 0);
+        assert_eq!(all.count_of_other_problems(&[Problem { tests: "]".into(), ..problem }]), 1);
+
+        write("q.json", r#"{"name": "q", "completions": []}"#);
+        let message = read().unwrap().problems().unwrap_err().to_string();
+        assert!(message.contains("q.json, line 1: no problem") && message.contains("language"), "{message}");
+        write("q.json", r#"{"name": "p", "completions": []}"#);
+        let message = read().unwrap_err().to_string();
+        assert!(message.contains("p.json, line 1 and q.json, line 1: both hold"), "{message}");
     }
 }

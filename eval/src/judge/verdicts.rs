@@ -1,7 +1,6 @@
-//! Judging a file of completions: in parallel, each distinct program once, resumable.
+//! Judging completions: in parallel, each distinct program once, resumable.
 
-pub use super::completions::CompletionRecord;
-use super::completions::read_completions;
+pub use super::completions::{CompletionRecord, Completions};
 use super::judgement::{Judge, Judgement, Status, StatusCounts};
 use crate::jsonl;
 use crate::problem::{CandidateProgram, Problem};
@@ -47,27 +46,12 @@ pub struct Summary {
     pub resumed: usize,
 }
 
-/// Judges every line of the file `completions` and writes `out`, one verdict per line in the same order. An
+/// Judges completions and writes `out`, one verdict per line in the same order. An
 /// interrupted run continues where it was when called again. `progress` is called after each program with the
 /// number of judged programs and the total.
 ///
 /// # Errors
-/// When a line cannot be read or refers to no problem (the error names file and line), or when the judge itself fails.
-pub fn judge_file(
-    judge: &dyn Judge,
-    problems: &[Problem],
-    completions: &Path,
-    out: &Path,
-    progress: &(dyn Fn(usize, usize) + Sync),
-) -> Result<Summary> {
-    let lines = read_completions(completions)?;
-    judge_all(judge, problems, &lines, out, progress).map_err(|e| e.at(completions.display().to_string()))
-}
-
-/// Judges completions in memory as [`judge_file`] does.
-///
-/// # Errors
-/// As [`judge_file`].
+/// When a completion refers to no problem (the error has its number), or when the judge itself fails.
 pub fn judge_all(
     judge: &dyn Judge,
     problems: &[Problem],
@@ -191,7 +175,7 @@ fn assemble_programs(
                 format!("problem `{}` is in `{}`; this judge takes {languages}", p.name, p.language);
             Err(Error::new(message))
         }
-        Some(p) => Ok(p.program(&c.completion)),
+        Some(p) => Ok(c.program(p)),
     };
     completions.iter().enumerate().map(program).collect()
 }
@@ -281,6 +265,7 @@ mod tests {
             id: format!("c{i}"),
             name: "p".into(),
             completion: c.to_string(),
+            truncated: false,
         };
         completions.iter().enumerate().map(line).collect()
     }
@@ -326,15 +311,17 @@ mod tests {
     }
 
     #[test]
-    fn a_line_without_its_problem_and_a_malformed_line_are_named() {
+    fn a_completion_without_its_problem_and_a_malformed_line_are_named() {
         let dir = tempfile::tempdir().unwrap();
         let (file, out) = (dir.path().join("c.jsonl"), dir.path().join("v.jsonl"));
         let judge = |text: &str| {
             fs::write(&file, text).unwrap();
-            judge_file(&fake(0), &[problem()], &file, &out, &|_, _| {}).unwrap_err().to_string()
+            let judged = Completions::read(&file)
+                .and_then(|all| judge_all(&fake(0), &[problem()], &all.records, &out, &|_, _| {}));
+            judged.unwrap_err().to_string()
         };
         let e = judge("{\"id\":\"1\",\"name\":\"q\",\"completion\":\"\"}\n");
-        assert!(e.contains("c.jsonl") && e.contains("completion 1") && e.contains("`q`"), "{e}");
+        assert!(e.contains("completion 1") && e.contains("`q`"), "{e}");
         let e = judge("\n{\"id\":\"1\"\n");
         assert!(e.contains("c.jsonl") && e.contains("line 2"), "{e}");
         assert!(!out.exists());

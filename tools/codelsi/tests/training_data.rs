@@ -146,3 +146,64 @@ fn a_damaged_adapter_is_named_by_its_tensor_and_a_merge_leaves_nothing() {
     let left: Vec<_> = fs::read_dir(desk.folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert!(!left.iter().any(|name| name.to_string_lossy().contains("merged")), "{left:?}");
 }
+
+#[test]
+fn a_folder_with_other_columns_trains_on_a_share_and_says_what_it_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    fs::create_dir(path("all")).unwrap();
+    let row = |i: usize| json!({"ask": format!("{i} and"), "reply": if i == 3 { " " } else { "return 1;" }, "id": i});
+    let rows = |numbers: std::ops::Range<usize>| numbers.map(|i| format!("{}\n", row(i))).collect::<String>();
+    fs::write(path("all/b.jsonl"), rows(0..12)).unwrap();
+    fs::write(path("all/notes.txt"), "x").unwrap();
+    fs::write(path("more.jsonl"), rows(12..21)).unwrap();
+    let train = |out: &str, flags: &str| {
+        let fixed =
+            "train --seq 128 --template plain --max-steps 1 --device cpu --json --data all more.jsonl";
+        let mut command = Command::new(env!("CARGO_BIN_EXE_codelsi"));
+        command.args(fixed.split(' ')).args(["--model", BASE, "--out", out]).args(flags.split_whitespace());
+        command.current_dir(folder.path()).output().unwrap()
+    };
+    let map = "--columns instruction=ask,output=reply";
+    let output = train("1", &format!("{map} --validation-share 0.25"));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    for line in [
+        "rows: 15 to train on, 5 to validate",
+        "  read all/b.jsonl: 12 rows, 1 dropped as without an answer",
+        "  read more.jsonl: 9 rows",
+        "not read, for they are no files of rows: `all/notes.txt`",
+        "keys that are not used (rows with them): `id` (21)",
+    ] {
+        assert!(stderr.contains(line), "{line} in {stderr}");
+    }
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        (&report["rows"]["without_answer"], &report["rows"]["files"][0]["without_answer"]),
+        (&json!(1), &json!(1))
+    );
+    let recipe: Value = serde_json::from_slice(&fs::read(path("1/recipe.json")).unwrap()).unwrap();
+    assert_eq!(recipe["data"], json!(["all", "more.jsonl"]));
+    assert_eq!(
+        (&recipe["validation_share"], &recipe["columns"]),
+        (&json!(0.25), &json!("instruction=ask,output=reply"))
+    );
+
+    // The seed draws the same rows again; another share is another run.
+    assert!(train("2", &format!("{map} --validation-share 0.25")).status.success());
+    let order = |run: &str| fs::read(path(run).join("order.jsonl")).unwrap();
+    assert_eq!(order("1"), order("2"));
+    let line = refusal(&train("1", &format!("{map} --validation-share 0.5 --resume")), 1);
+    assert!(line.contains("`validation_share` was 0.25 and is 0.5 now"), "{line}");
+
+    let line = refusal(&train("3", "--columns instruction=ask,output=answer"), 1);
+    assert!(
+        line.contains("b.jsonl: no column `answer` for `output`; the columns are `ask`, `id`, `reply`"),
+        "{line}"
+    );
+    for share in ["0", "1"] {
+        let line = refusal(&train("3", &format!("{map} --validation-share {share}")), 1);
+        assert!(line.contains("above 0 and below 1"), "{line}");
+    }
+    refusal(&train("3", &format!("{map} --validation-share 0.5 --validation 4")), 2);
+}

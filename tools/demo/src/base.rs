@@ -58,7 +58,7 @@ pub fn config() -> ModelConfig {
 fn options(model: &Path, data: &Path, out: &Path) -> TrainOptions {
     TrainOptions {
         model: model.into(),
-        data: data.into(),
+        data: vec![data.into()],
         out: out.into(),
         full: true,
         dropout: 0.0,

@@ -18,7 +18,12 @@ fn main() {
     let judged = |answer: &dyn Fn(&GeneratedProblem) -> String| {
         let lines: Vec<CompletionRecord> = drafts
             .iter()
-            .map(|p| CompletionRecord { id: p.name.clone(), name: p.name.clone(), completion: answer(p) })
+            .map(|p| CompletionRecord {
+                id: p.name.clone(),
+                name: p.name.clone(),
+                completion: answer(p),
+                truncated: false,
+            })
             .collect();
         let folder = tempfile::tempdir().expect("a temporary folder");
         judge_all(&judge, &parsed, &lines, &folder.path().join("verdicts.jsonl"), &|_, _| ())

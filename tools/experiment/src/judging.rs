@@ -2,7 +2,7 @@
 
 use crate::output::Output;
 use codelsi_engine::Result;
-use codelsi_eval::judge::verdicts::{CompletionRecord, Summary, judge_all, judge_file};
+use codelsi_eval::judge::verdicts::{CompletionRecord, Summary, judge_all};
 use codelsi_eval::judge::{Judge, JudgeKind, open_default};
 use codelsi_eval::problem::Problem;
 use std::path::{Path, PathBuf};
@@ -34,21 +34,7 @@ impl JudgeOptions {
     }
 }
 
-/// Judges the completions of a file, with a progress bar, and writes the verdicts into the file `verdicts`.
-///
-/// # Errors
-/// As [`judge_file`].
-pub fn judge_completions(
-    judge: &dyn Judge,
-    problems: &[Problem],
-    completions: &Path,
-    verdicts: &Path,
-    out: &Output,
-) -> Result<Summary> {
-    with_bar(out, |progress| judge_file(judge, problems, completions, verdicts, progress))
-}
-
-/// Judges completions in memory as [`judge_completions`] does those of a file.
+/// Judges completions, with a progress bar, and writes the verdicts into the file `verdicts`.
 ///
 /// # Errors
 /// As [`judge_all`].
@@ -59,16 +45,8 @@ pub fn judge_records(
     verdicts: &Path,
     out: &Output,
 ) -> Result<Summary> {
-    with_bar(out, |progress| judge_all(judge, problems, completions, verdicts, progress))
-}
-
-/// Runs `work` with a progress bar of its judged programs.
-fn with_bar(
-    out: &Output,
-    work: impl FnOnce(&(dyn Fn(usize, usize) + Sync)) -> Result<Summary>,
-) -> Result<Summary> {
     let bar = Mutex::new(None);
-    let summary = work(&|done, total| {
+    let summary = judge_all(judge, problems, completions, verdicts, &|done, total| {
         let mut bar = bar.lock().unwrap_or_else(|e| e.into_inner());
         bar.get_or_insert_with(|| out.bar("judge", total)).update(done, "");
     })?;

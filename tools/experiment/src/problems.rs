@@ -59,6 +59,7 @@ fn verify(
         id: format!("{} {id}", problem.name),
         name: problem.name.clone(),
         completion: completion.into(),
+        truncated: false,
     };
     let both = |p: &FunctionProblem| [record(p, "reference", &p.solution), record(p, "empty", "}")];
     let completions: Vec<CompletionRecord> = problems.iter().flat_map(both).collect();

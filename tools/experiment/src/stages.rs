@@ -184,7 +184,7 @@ impl<'a> Stages<'a> {
                 true => self.sources().model.clone(),
                 false => options.model.clone(),
             },
-            data: self.rows_path(rows),
+            data: vec![self.rows_path(rows)],
             out: folder.clone(),
             from: from.map(Path::to_path_buf),
             seq: options.seq.min(self.base.config().max_positions),
@@ -193,7 +193,7 @@ impl<'a> Stages<'a> {
             resume: true,
             ..options
         };
-        self.report.hosted.row_tokens += self.tokens_of_rows(&options.data)?;
+        self.report.hosted.row_tokens += self.tokens_of_rows(&self.rows_path(rows))?;
         eprintln!("\n== {name}");
         let trained = train(&options, self.experiment.placement, self.out)?;
         let trained = trained.ok_or_else(|| Error::new("an experiment runs in the process of rank 0"))?;

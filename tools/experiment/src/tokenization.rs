@@ -5,16 +5,16 @@ use codelsi_model::chat_template::ChatTemplate;
 use codelsi_model::message::{Message, Role};
 use codelsi_model::template::PromptTemplate;
 use codelsi_model::tokenizer::Tokenizer;
-use codelsi_train::data;
+use codelsi_train::data::{self, Columns};
 use codelsi_train::pack::{Encoder, IGNORE_INDEX};
 use std::path::{Path, PathBuf};
 
-/// A text, or a row of a data file.
+/// A text, or a row of data files.
 pub enum Input {
     /// A complete text, or with a template a prompt.
     Text(String, Option<PromptTemplate>),
     /// The row of this number, counted from 0, as training encodes it.
-    Row { data: PathBuf, row: usize, template: PromptTemplate },
+    Row { data: Vec<PathBuf>, columns: Columns, row: usize, template: PromptTemplate },
 }
 
 /// A token.
@@ -40,19 +40,20 @@ pub fn tokenize(model: &Path, input: &Input) -> Result<Vec<Token>> {
             let ids = encode_text(model, &tokenizer, text, *template)?;
             Ok(ids.into_iter().map(|id| token(id, None)).collect())
         }
-        Input::Row { data, row, template } => {
-            let dataset = data::read(data)?;
+        Input::Row { data, columns, row, template } => {
+            let dataset = data::read_all(data, columns, false)?;
+            let data = data::place(data);
             let example = dataset.examples.iter().find(|example| example.row == *row).ok_or_else(|| {
                 let what = match *row < dataset.rows {
                     true => format!("row {row} has no answer, so it is not trained on"),
                     false => format!("there is no row {row}: {} rows are counted from 0", dataset.rows),
                 };
-                Error::io(data, what)
+                Error::io(&data, what)
             })?;
             let encoder = Encoder::for_model(model, &tokenizer, *template, usize::MAX)?;
             let document = encoder.document(example)?.ok_or_else(|| {
                 let name = template.name();
-                Error::io(data, format!("row {row} is a conversation that the template {name} cannot write"))
+                Error::io(&data, format!("row {row} is a conversation that the template {name} cannot write"))
             })?;
             // A position's target is the next token.
             let in_loss = document.targets.iter().map(|&target| target != IGNORE_INDEX);

@@ -1,34 +1,13 @@
 //! The forms of training rows, and the conversation that a row holds.
 
+use super::columns::Columns;
 use super::conversation;
+use super::keys::{CONVERSATIONS, HISTORY, INPUTS, PAIRS, SYSTEMS, TEMPLATE};
 use super::value::{join_paragraphs, listed, text};
 use codelsi_model::message::{Message, Role};
 use codelsi_model::template::PromptTemplate;
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
-
-/// Keys of a prompt and its answer. `input` alone is a prompt where there is no other.
-const PAIRS: [(&str, &str); 9] = [
-    ("instruction", "output"),
-    ("instruction", "response"),
-    ("prompt", "completion"),
-    ("prompt", "response"),
-    ("question", "answer"),
-    ("question", "response"),
-    ("query", "response"),
-    ("problem", "solution"),
-    ("input", "output"),
-];
-/// Keys of a list of messages.
-const CONVERSATIONS: [&str; 3] = ["messages", "conversations", "conversation"];
-/// Keys of text that belongs to the prompt, after a blank line.
-const INPUTS: [&str; 2] = ["input", "context"];
-/// Keys of a system text.
-const SYSTEMS: [&str; 2] = ["system", "system_prompt"];
-/// Key of earlier turns, each a list of a prompt and its answer.
-const HISTORY: &str = "history";
-/// Key of a row's own prompt template.
-const TEMPLATE: &str = "template";
 
 /// A row's conversation.
 pub(super) struct ParsedRow {
@@ -65,12 +44,12 @@ impl Form {
     }
 }
 
-/// Reads the conversation of a row.
+/// Reads the conversation of a row, whose keys `columns` has named.
 ///
 /// # Errors
 /// A description of the fault of the row: no form or several, or a value of another type.
-pub(super) fn parse(row: &Map<String, Value>) -> Result<ParsedRow, String> {
-    let form = form_of(row)?;
+pub(super) fn parse(row: &Map<String, Value>, columns: &Columns) -> Result<ParsedRow, String> {
+    let form = form_of(row, columns)?;
     let mut reader = Reader { row, used: BTreeSet::from_iter(form.keys()) };
     let mut unused_in_messages = BTreeSet::new();
     let system = reader.one_text(&SYSTEMS)?;
@@ -87,14 +66,17 @@ pub(super) fn parse(row: &Map<String, Value>) -> Result<ParsedRow, String> {
     Ok(ParsedRow { messages: with_system(system, messages)?, template, unused_keys })
 }
 
-/// Finds the one form whose keys all have values.
-fn form_of(row: &Map<String, Value>) -> Result<Form, String> {
+/// Finds the one form whose keys all have values; of several, the one that columns are mapped to.
+fn form_of(row: &Map<String, Value>, columns: &Columns) -> Result<Form, String> {
     let has_value = |key: &&str| row.get(*key).is_some_and(|value| !value.is_null());
     let mut found: Vec<Form> = Form::all().filter(|form| form.keys().iter().all(has_value)).collect();
     // Beside another prompt, `input` is a part of it.
     if found.len() > 1 {
         found.retain(|form| *form != Form::Pair("input", "output"));
     }
+    let mapped = |form: &Form| form.keys().into_iter().filter(|key| columns.has(key)).count();
+    let most = found.iter().map(mapped).max().unwrap_or(0);
+    found.retain(|form| mapped(form) == most);
     match found[..] {
         [form] => Ok(form),
         [first, second, ..] => Err(format!(

@@ -1,8 +1,11 @@
 //! Training rows: conversations read from the forms that people have them in, and their split into training and
 //! validation.
 
+mod columns;
 mod conversation;
+mod files;
 mod form;
+mod keys;
 mod table;
 mod value;
 
@@ -11,8 +14,10 @@ use codelsi_engine::{Error, Result};
 use codelsi_model::message::{Message, Role};
 use codelsi_model::template::PromptTemplate;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use crate::file_counts::FileCounts;
+pub use columns::Columns;
 use value::join_paragraphs;
 pub(crate) use value::listed;
 
@@ -22,7 +27,7 @@ pub struct Example {
     pub messages: Vec<Message>,
     /// The prompt template that the row itself names, instead of the run's.
     pub template: Option<PromptTemplate>,
-    /// Index of the row in its file, counted from 0 over all rows, those without an answer included.
+    /// Number of the row, counted from 0 over all rows of all files, those without an answer included.
     pub row: usize,
 }
 
@@ -67,48 +72,85 @@ impl Example {
     }
 }
 
-/// The rows of a file.
+/// The rows of files.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Dataset {
     pub examples: Vec<Example>,
-    /// Number of rows in the file.
+    /// Number of rows in the files.
     pub rows: usize,
-    /// Rows left out because an answer is empty or white space, or because no message is the assistant's.
-    pub without_answer: usize,
     /// Keys that are no part of a conversation, with the number of rows that have them.
     pub unused_keys: BTreeMap<String, usize>,
+    pub files: Vec<FileCounts>,
+    /// What the folders hold that is no file of rows.
+    pub other_files: Vec<PathBuf>,
 }
 
-/// Reads training rows: JSON Lines or a JSON array, plain or gzip-compressed, or Parquet. A row is one of
+/// Reads training rows of a file or folder: JSON Lines or a JSON array, plain or gzip-compressed, or Parquet. A row is one of
 ///
 /// - a prompt and its answer: `instruction` and `output` (Alpaca, with `input`, `system` and `history`), or another pair
-///   of the table in `form.rs`;
+///   of the table in `keys.rs`;
 /// - a conversation: `messages` of `{role, content}` (OpenAI), or `conversations` of `{from, value}` (ShareGPT).
 ///
 /// A row may name its own prompt template as `template`: code to be continued, for example, is `plain` among instructions.
 ///
 /// # Errors
-/// A file that cannot be read, holds no row, or holds one in no form or in several; the message names file and line.
+/// As [`read_all`].
 pub fn read(path: impl AsRef<Path>) -> Result<Dataset> {
-    read_rows(path.as_ref(), false)
+    read_all(&[path], &Columns::default(), false)
 }
 
-/// Reads training rows; those whose answer is blank are among them if `blank_answers`.
-pub(crate) fn read_rows(path: &Path, blank_answers: bool) -> Result<Dataset> {
-    let mut dataset = Dataset::default();
-    for (row, (place, object)) in table::read(path)?.into_iter().enumerate() {
-        let parsed = form::parse(&object).map_err(|e| Error::io(path, format!("{place}: {e}")))?;
-        for key in parsed.unused_keys {
-            *dataset.unused_keys.entry(key).or_default() += 1;
-        }
-        let keep = |messages: &Vec<Message>| blank_answers || !has_blank_answer(messages);
-        match up_to_last_answer(parsed.messages).filter(keep) {
-            Some(messages) => dataset.examples.push(Example { messages, template: parsed.template, row }),
-            None => dataset.without_answer += 1,
-        }
-        dataset.rows += 1;
-    }
+/// Reads the training rows of files and folders, one after another, as [`read`] does; their columns are named by `columns`.
+/// Rows whose answer is blank are among them if `blank_answers`.
+///
+/// # Errors
+/// A file that cannot be read, holds no row, holds one in no form or in several, or lacks a column that is named; the message
+/// names file and line. A folder without a file of rows, or a file that is there twice.
+pub fn read_all(paths: &[impl AsRef<Path>], columns: &Columns, blank_answers: bool) -> Result<Dataset> {
+    let files = files::find(paths)?;
+    let mut dataset = Dataset { other_files: files.others, ..Dataset::default() };
+    files.rows.into_iter().try_for_each(|path| dataset.read_file(path, columns, blank_answers))?;
     Ok(dataset)
+}
+
+impl Dataset {
+    /// Appends the rows of a file.
+    fn read_file(&mut self, path: PathBuf, columns: &Columns, blank_answers: bool) -> Result<()> {
+        let rows = table::read(&path)?;
+        columns.check(rows.iter().map(|(_, row)| row)).map_err(|e| Error::io(&path, e))?;
+        let mut counts = FileCounts { rows: rows.len(), first_row: self.rows, ..FileCounts::default() };
+        for (row, (place, mut object)) in rows.into_iter().enumerate() {
+            let unread = columns.rename(&mut object);
+            let parsed =
+                form::parse(&object, columns).map_err(|e| Error::io(&path, format!("{place}: {e}")))?;
+            for key in parsed.unused_keys.into_iter().chain(unread) {
+                *self.unused_keys.entry(key).or_default() += 1;
+            }
+            let keep = |messages: &Vec<Message>| blank_answers || !has_blank_answer(messages);
+            let (template, row) = (parsed.template, self.rows + row);
+            match up_to_last_answer(parsed.messages).filter(keep) {
+                Some(messages) => self.examples.push(Example { messages, template, row }),
+                None => counts.left_out.without_answer += 1,
+            }
+        }
+        self.rows += counts.rows;
+        self.files.push(FileCounts { path, ..counts });
+        Ok(())
+    }
+
+    /// Number of rows without an answer.
+    pub fn without_answer(&self) -> usize {
+        self.files.iter().map(|file| file.left_out.without_answer).sum()
+    }
+}
+
+/// Names the place of paths in a message.
+pub fn place(paths: &[PathBuf]) -> PathBuf {
+    match paths {
+        [first, more @ ..] if !more.is_empty() => {
+            format!("{} and {} more", first.display(), more.len()).into()
+        }
+        _ => paths.first().cloned().unwrap_or_default(),
+    }
 }
 
 /// Returns the messages up to the assistant's last one, after which there is no loss. `None` without an answer.
@@ -122,8 +164,21 @@ fn has_blank_answer(messages: &[Message]) -> bool {
     messages.iter().any(|message| message.role == Role::Assistant && message.content.trim().is_empty())
 }
 
-/// Splits `rows` into `(training, validation)`, with `validation` rows drawn by `seed`; both parts keep the file's
-/// order.
+/// Returns the number of validation rows that are a share of `rows`.
+///
+/// # Errors
+/// When that is none.
+pub fn rows_of_share(rows: usize, share: f64) -> Result<usize> {
+    match (rows as f64 * share).round() as usize {
+        0 => Err(Error::new(format!(
+            "a share of {share} of {rows} rows is no row to validate with; give a larger one"
+        ))),
+        count => Ok(count),
+    }
+}
+
+/// Splits `rows` into `(training, validation)`, with `validation` rows drawn by `seed`: those with the least random numbers,
+/// keyed by the seed and the row's index. Both parts keep the files' order.
 ///
 /// # Errors
 /// When no row is left to train on.

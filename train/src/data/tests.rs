@@ -25,6 +25,8 @@ fn the_split_is_a_partition_that_only_the_seed_decides() {
     assert_eq!(split(rows(40), 8, 42).unwrap(), (train, held.clone()));
     assert_ne!(split(rows(40), 8, 43).unwrap().1, held);
     assert!(split(rows(8), 8, 42).unwrap_err().to_string().contains("8 validation rows"));
+    assert_eq!((rows_of_share(40, 0.05).unwrap(), rows_of_share(9, 0.5).unwrap()), (2, 5));
+    assert!(rows_of_share(9, 0.05).unwrap_err().to_string().contains("0.05 of 9 rows is no row"));
 }
 
 /// Reads a file with this text.
@@ -33,6 +35,12 @@ fn read_text(text: &str) -> Result<Dataset> {
     let file = folder.path().join("data.jsonl");
     fs::write(&file, text).unwrap();
     read(&file)
+}
+
+/// A data set without the names of its files.
+fn nameless(mut dataset: Dataset) -> Dataset {
+    dataset.files.iter_mut().for_each(|file| file.path = PathBuf::new());
+    dataset
 }
 
 fn read_row(row: Value) -> Result<Dataset> {
@@ -123,7 +131,7 @@ fn rows_without_an_answer_are_counted_and_left_out() {
     .map(|row| format!("{row}\n"))
     .concat();
     let dataset = read_text(&text).unwrap();
-    assert_eq!((dataset.rows, dataset.without_answer), (7, 5));
+    assert_eq!((dataset.rows, dataset.without_answer()), (7, 5));
     assert_eq!(dataset.examples.iter().map(|example| example.row).collect::<Vec<_>>(), [1, 6]);
 }
 
@@ -131,8 +139,8 @@ fn rows_without_an_answer_are_counted_and_left_out() {
 fn blank_answers_are_kept_where_rows_are_plain_text() {
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), "{\"instruction\": \"a\", \"output\": \"\"}\n{\"messages\": []}\n").unwrap();
-    let dataset = read_rows(file.path(), true).unwrap();
-    assert_eq!((dataset.rows, dataset.examples.len(), dataset.without_answer), (2, 1, 1));
+    let dataset = read_all(&[file.path()], &Columns::default(), true).unwrap();
+    assert_eq!((dataset.rows, dataset.examples.len(), dataset.without_answer()), (2, 1, 1));
 }
 
 #[test]
@@ -230,7 +238,8 @@ fn parquet_is_read_as_json_is() {
     let path = folder.path().join("rows.parquet");
     let expected = read_text(
         "{\"instruction\":\"a\",\"output\":\"b\"}\n{\"instruction\":\"ü\",\"output\":\"\"}\n{\"instruction\":\"c\",\"output\":\"d\"}\n",
-    );
+    )
+    .map(nameless);
     for compression in [
         Compression::UNCOMPRESSED,
         Compression::SNAPPY,
@@ -238,7 +247,7 @@ fn parquet_is_read_as_json_is() {
         Compression::ZSTD(ZstdLevel::default()),
     ] {
         write_parquet(&path, &[("a", Some("b")), ("ü", Some("")), ("c", Some("d"))], compression);
-        assert_eq!(read(&path), expected, "{compression:?}");
+        assert_eq!(read(&path).map(nameless), expected, "{compression:?}");
     }
     write_parquet(&path, &[("a", Some("b")), ("c", None)], Compression::SNAPPY);
     let message = read(&path).unwrap_err().to_string();
@@ -255,13 +264,13 @@ fn parquet_is_read_as_json_is() {
 fn an_array_a_mark_and_gzip_change_no_row() {
     let rows = [json!({"instruction": "a", "output": "b"}), json!({"instruction": "c", "output": "d"})];
     let lines = format!("{}\n{}\n", rows[0], rows[1]);
-    let expected = read_text(&lines).unwrap();
+    let expected = nameless(read_text(&lines).unwrap());
     assert_eq!(expected.examples.len(), 2);
     let array = serde_json::to_string_pretty(&rows).unwrap();
     for text in
         [array.clone(), format!("\u{feff}{lines}"), format!("\u{feff}{array}"), lines.replace('\n', "\r\n")]
     {
-        assert_eq!(read_text(&text).unwrap(), expected, "{text}");
+        assert_eq!(nameless(read_text(&text).unwrap()), expected, "{text}");
     }
     let message = read_text("[\n{\"instruction\":\"a\",\"output\":\"b\"},\n[\"do\",\"done\"]]").unwrap_err();
     assert!(message.to_string().contains("line 3: a row is a JSON object"), "{message}");
@@ -270,6 +279,153 @@ fn an_array_a_mark_and_gzip_change_no_row() {
         let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
         std::io::Write::write_all(&mut packed, text.as_bytes()).unwrap();
         fs::write(folder.path().join(name), packed.finish().unwrap()).unwrap();
-        assert_eq!(read(folder.path().join(name)).unwrap(), expected, "{name}");
+        assert_eq!(nameless(read(folder.path().join(name)).unwrap()), expected, "{name}");
+    }
+}
+
+#[test]
+fn a_folder_and_a_list_of_files_are_read_in_order_and_what_is_no_rows_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let line = |text: &str, output: &str| format!("{}\n", json!({"instruction": text, "output": output}));
+    for name in ["all/data", "all/.cache", "all/empty"] {
+        fs::create_dir_all(path(name)).unwrap();
+    }
+    std::os::unix::fs::symlink(path("all"), path("all/round")).unwrap();
+    fs::write(path("first.jsonl"), line("0", "x") + &line("1", " ")).unwrap();
+    write_parquet(&path("all/data/b.parquet"), &[("3", Some("x"))], parquet::basic::Compression::SNAPPY);
+    fs::write(path("all/data/a.json"), format!("[{}]", line("2", "x"))).unwrap();
+    for name in ["all/README.md", "all/.cache/x.jsonl", "all/dataset_info.json", "all/.hidden.jsonl"] {
+        fs::write(path(name), "{}").unwrap();
+    }
+    let read = |paths: &[PathBuf]| read_all(paths, &Columns::default(), false);
+    let dataset = read(&[path("first.jsonl"), path("all")]).unwrap();
+    let rows: Vec<(usize, &str)> =
+        dataset.examples.iter().map(|e| (e.row, e.messages[0].content.as_str())).collect();
+    assert_eq!(rows, [(0, "0"), (2, "2"), (3, "3")]);
+    let files: Vec<(usize, usize, usize)> =
+        dataset.files.iter().map(|file| (file.first_row, file.rows, file.left_out.without_answer)).collect();
+    assert_eq!((files, dataset.rows), (vec![(0, 2, 1), (2, 1, 0), (3, 1, 0)], 4));
+    let others = [".cache", ".hidden.jsonl", "README.md", "dataset_info.json", "round"];
+    assert_eq!(dataset.other_files, others.map(|name| path("all").join(name)));
+
+    for (paths, expected) in [
+        (vec![path("all/empty")], "all/empty: holds no file of rows (.jsonl"),
+        (vec![path("all"), path("all/data/a.json")], "a.json: is given twice"),
+        (vec![path("absent")], "absent"),
+    ] {
+        let message = read(&paths).unwrap_err().to_string();
+        assert!(message.contains(expected) && !message.contains('\n'), "{message}");
+    }
+}
+
+/// Reads rows whose columns have other names.
+fn read_mapped(map: &str, rows: &[Value]) -> Result<Dataset, String> {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), rows.iter().map(|row| format!("{row}\n")).collect::<String>()).unwrap();
+    let columns = map.parse().map_err(|e: Error| e.to_string())?;
+    read_all(&[file.path()], &columns, false).map_err(|e| e.to_string())
+}
+
+#[test]
+fn mapped_columns_are_the_text_of_a_row_and_the_others_keep_their_names() {
+    let texts = |map: &str, row: Value| -> Vec<String> {
+        let dataset = read_mapped(map, &[row]).unwrap();
+        dataset.examples[0].messages.iter().map(|message| message.content.clone()).collect()
+    };
+    assert_eq!(texts("instruction=ask,output=reply", json!({"ask": "a", "reply": "b"})), ["a", "b"]);
+    assert_eq!(
+        texts("output=reply", json!({"instruction": "a", "input": "i", "reply": "b"})),
+        ["a\n\ni", "b"]
+    );
+    // Each other's names, and a row that is a pair of other columns too.
+    assert_eq!(
+        texts("instruction=output,output=instruction", json!({"output": "a", "instruction": "b"})),
+        ["a", "b"]
+    );
+    let row =
+        json!({"prompt": "p", "completion": "c", "instruction": "id 7", "question": "q", "answer": "r"});
+    assert_eq!(texts("instruction=prompt,output=completion", row.clone()), ["p", "c"]);
+    let unused = read_mapped("instruction=prompt,output=completion", &[row]).unwrap().unused_keys;
+    assert_eq!(unused.into_keys().collect::<Vec<_>>(), ["answer", "instruction", "question"]);
+    assert_eq!(
+        texts(
+            "messages=chat",
+            json!({"chat": [{"from": "human", "value": "u"}, {"from": "gpt", "value": "a"}]})
+        ),
+        ["u", "a"]
+    );
+}
+
+#[test]
+fn a_column_that_is_not_there_is_named_with_those_that_are() {
+    let rows = [json!({"ask": "a", "text": 1}), json!({"ask": "b", "reply": "c"})];
+    // Of JSON Lines, one row may lack what another has.
+    let message = read_mapped("instruction=ask,output=reply", &rows).unwrap_err();
+    assert!(message.contains("line 1: missing field `output`"), "{message}");
+    for (map, expected) in [
+        (
+            "instruction=ask,output=answer",
+            "no column `answer` for `output`; the columns are `ask`, `reply`, `text`",
+        ),
+        ("instruction=ask,output", "`output` is no KEY=COLUMN"),
+        ("instruction=", "`instruction=` is no KEY=COLUMN"),
+        ("instruct=ask", "`instruct` is no key of a row; these are: answer, completion, "),
+        ("instruction=ask,instruction=reply", "names a key or a column twice"),
+        ("instruction=ask,output=ask", "names a key or a column twice"),
+    ] {
+        let message = read_mapped(map, &rows).unwrap_err();
+        assert!(message.contains(expected) && !message.contains('\n'), "{map}: {message}");
+    }
+}
+
+#[test]
+fn a_parquet_file_made_to_fill_the_memory_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bomb.parquet");
+    let text = "x".repeat(1 << 16);
+    write_parquet(&path, &vec![(text.as_str(), Some("y")); 100], parquet::basic::Compression::SNAPPY);
+    let read = |limit| table::parquet_rows(fs::File::open(&path).unwrap(), limit);
+    assert_eq!(read(8 << 20).unwrap().len(), 100);
+    let message = read(1 << 20).unwrap_err().to_string();
+    assert!(message.contains("row 16: it unpacks to 1 MiB"), "{message}");
+}
+
+#[test]
+fn a_parquet_schema_nested_without_end_is_refused() {
+    // FileMetaData in Thrift's compact form: version 1, then a schema of groups of one child each.
+    let depth = 100_000u32;
+    let mut footer = vec![0x15, 2, 0x19, 0xfc];
+    let mut length = depth;
+    while length > 0x7f {
+        footer.push(length as u8 | 0x80);
+        length >>= 7;
+    }
+    footer.push(length as u8);
+    for _ in 0..depth {
+        // Repetition, name and number of children.
+        footer.extend([0x35, 0, 0x18, 1, b'a', 0x15, 2, 0]);
+    }
+    footer.extend([0x16, 0, 0x19, 0x0c, 0]);
+    let text = [b"PAR1", &footer[..], &(footer.len() as u32).to_le_bytes(), b"PAR1"].concat();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), text).unwrap();
+    let message = read(file.path()).unwrap_err().to_string();
+    assert!(message.contains("no readable Parquet file") && !message.contains('\n'), "{message}");
+}
+
+#[test]
+fn a_parquet_file_with_any_byte_changed_is_read_or_refused_in_one_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("rows.parquet");
+    write_parquet(&path, &[("a", Some("b")), ("c", Some("d"))], parquet::basic::Compression::SNAPPY);
+    let whole = fs::read(&path).unwrap();
+    for (at, flip) in (0..whole.len()).flat_map(|at| [0x01, 0x80, 0xff].map(|flip| (at, flip))) {
+        let mut changed = whole.clone();
+        changed[at] ^= flip;
+        fs::write(&path, changed).unwrap();
+        if let Err(e) = read(&path) {
+            assert!(!e.to_string().contains('\n'), "byte {at} by {flip:x}: {e}");
+        }
     }
 }

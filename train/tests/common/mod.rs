@@ -23,7 +23,7 @@ pub fn prepare(folder: &Path) -> TrainOptions {
     codelsi_model::jsonl::write(folder.join("data.jsonl"), &rows).unwrap();
     TrainOptions {
         model: folder.join("base"),
-        data: folder.join("data.jsonl"),
+        data: vec![folder.join("data.jsonl")],
         out: folder.join("out"),
         rank: 4,
         alpha: 8.0,

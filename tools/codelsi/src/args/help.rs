@@ -10,11 +10,16 @@ pub const PACK_WEIGHTS: &str = "On the CPU, keep a copy of the weights in the or
 pub const THREADS: &str = "Threads of the CPU's work [default: one for each processor]; changes no result";
 pub const DROPOUT: &str = "Dropout probability of the adapter's inputs, at least 0 and below 1; masks realise the nearest \
     multiple of 1/65536 (0.0500031 for 0.05) [default: 0.05]";
-pub const PROBLEMS: &str = "File of problems in MultiPL-E's form (JSON Lines)";
+pub const PROBLEMS: &str = "Problems in MultiPL-E's form: a file (JSON Lines, a JSON array or one problem's own file), or a folder \
+    of its files of one problem; packed by gzip or not";
+pub const MULTIPL_E: &str = "Also write the run as MultiPL-E's own files, which its pass_k.py counts: NAME.results.json.gz for each \
+    problem; evaluate makes a folder in DIR for each model, with the completions NAME.json.gz too";
 pub const AGAINST: &str = "File that nothing may repeat: benchmark problems where rows are made, training rows where problems \
     are made; repeat the flag for more";
-pub const DATA: &str = "File of training rows: JSON Lines, a JSON array (either also .gz) or Parquet. A row has \"instruction\", \"output\" \
-    and what else Alpaca knows, \"prompt\" and \"completion\", or \"messages\"; doc/use.md lists the forms";
+pub const DATA: &str = "Training rows: files and folders of JSON Lines, JSON arrays (either also .gz) and Parquet. A row has \
+    \"instruction\", \"output\" and what else Alpaca knows, \"prompt\" and \"completion\", or \"messages\"; doc/use.md lists the forms";
+pub const COLUMNS: &str = "Columns of --data and --validation-data that hold a row's text under other names, as \
+    instruction=prompt,output=completion (KEY=COLUMN); the others keep their names";
 pub const SHAPE: &str = "Built-in shape: code-llama-13b, code-llama-7b (or 7b), tinyllama-1.1b, 110m or tiny";
 pub const SEED: &str = "Seed of every random choice; the same seed gives the same result";
 

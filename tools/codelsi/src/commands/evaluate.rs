@@ -5,6 +5,7 @@ use crate::json::print_json;
 use clap::Args;
 use codelsi_engine::{Error, Result, RunLock};
 use codelsi_eval::evaluate::ModelResult;
+use codelsi_eval::multipl_e::{check_folder, write_run};
 use codelsi_eval::report::{ModelComparison, ProblemSet, Report};
 use codelsi_eval::sampling::Generator;
 use codelsi_eval::statistics::Verdict;
@@ -25,11 +26,13 @@ pub struct EvaluateArgs {
     model: Option<PathBuf>,
     #[arg(long, help = format!("{}; repeat the flag to measure several", help::ADAPTER), value_name = "DIR", requires = "model", value_parser = folder())]
     adapter: Vec<PathBuf>,
-    #[arg(long, help = help::PROBLEMS, value_name = "FILE")]
+    #[arg(long, help = help::PROBLEMS, value_name = "PATH")]
     problems: PathBuf,
     /// Folder for the samples, verdicts, results and report.html; an interrupted run goes on.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    #[arg(long, help = help::MULTIPL_E, value_name = "DIR")]
+    multipl_e: Option<PathBuf>,
     #[arg(long, help = help::JSON)]
     json: bool,
     /// URL of a server with OpenAI's API, as https://host/v1, whose model is measured too. It is sent the problems' prompts,
@@ -62,7 +65,11 @@ pub fn run(args: &EvaluateArgs, out: &Output) -> Result<()> {
     let mut results = Vec::new();
     let mut add = |name: &str, model: &mut dyn Generator| -> Result<()> {
         let folder = args.out.join(name);
-        results.push(evaluate_model(name, model, &problems, &protocol, &*judge, &folder, out)?);
+        let multipl_e = args.multipl_e.as_ref().map(|all| all.join(name));
+        multipl_e.iter().try_for_each(|to| check_folder(to, &problems))?;
+        let result = evaluate_model(name, model, &problems, &protocol, &*judge, &folder, out)?;
+        multipl_e.iter().try_for_each(|to| write_run(&folder, &problems, &result.protocol, to))?;
+        results.push(result);
         Ok(())
     };
     if let Some(model) = &args.model {

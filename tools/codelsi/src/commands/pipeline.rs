@@ -41,7 +41,7 @@ pub struct PipelineArgs {
     /// Private sources, for the specialized stage, in the same forms [default: the demo's, in the demo].
     #[arg(long, value_name = "PATH", num_args = 1..)]
     private: Vec<PathBuf>,
-    #[arg(long, help = help::PROBLEMS, value_name = "FILE")]
+    #[arg(long, help = help::PROBLEMS, value_name = "PATH")]
     problems: Option<PathBuf>,
     /// File of problems over the private code, where there are any.
     #[arg(long, value_name = "FILE")]

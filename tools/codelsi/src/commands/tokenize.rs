@@ -6,6 +6,7 @@ use clap::Args;
 use codelsi_engine::{Error, Result};
 use codelsi_experiment::tokenization::{Input, Token, tokenize};
 use codelsi_model::template::PromptTemplate;
+use codelsi_train::data::Columns;
 use serde_json::{Map, Value, json};
 use std::io::Read;
 use std::path::PathBuf;
@@ -21,8 +22,11 @@ pub struct TokenizeArgs {
     /// File whose text is encoded.
     #[arg(long, value_name = "FILE", conflicts_with = "text")]
     file: Option<PathBuf>,
-    #[arg(long, help = help::DATA, value_name = "FILE", conflicts_with_all = ["text", "file"], requires = "row")]
-    data: Option<PathBuf>,
+    #[arg(long, help = help::DATA, value_name = "PATH", num_args = 1.., conflicts_with_all = ["text", "file"])]
+    #[arg(requires = "row")]
+    data: Vec<PathBuf>,
+    #[arg(long, help = help::COLUMNS, value_name = "MAP", requires = "data")]
+    columns: Option<Columns>,
     /// Row of --data to encode as training encodes it, counted from 0.
     #[arg(long, value_name = "N", requires = "data", value_parser = number::rows_or_none())]
     row: Option<usize>,
@@ -43,14 +47,18 @@ pub fn run(args: &TokenizeArgs) -> Result<()> {
 }
 
 fn input(args: &TokenizeArgs) -> Result<Input> {
-    let text = match (&args.data, &args.text, &args.file) {
-        (Some(data), ..) => {
-            let template = args.template.unwrap_or(PromptTemplate::Paper);
-            return Ok(Input::Row { data: data.clone(), row: args.row.unwrap_or(0), template });
-        }
-        (None, Some(text), _) => text.clone(),
-        (None, None, Some(file)) => std::fs::read_to_string(file).map_err(|e| Error::io(file, e))?,
-        (None, None, None) => {
+    if !args.data.is_empty() {
+        return Ok(Input::Row {
+            data: args.data.clone(),
+            columns: args.columns.clone().unwrap_or_default(),
+            row: args.row.unwrap_or(0),
+            template: args.template.unwrap_or(PromptTemplate::Paper),
+        });
+    }
+    let text = match (&args.text, &args.file) {
+        (Some(text), _) => text.clone(),
+        (None, Some(file)) => std::fs::read_to_string(file).map_err(|e| Error::io(file, e))?,
+        (None, None) => {
             let mut text = String::new();
             let read = std::io::stdin().read_to_string(&mut text);
             read.map_err(|e| Error::new(format!("standard input: {e}")))?;

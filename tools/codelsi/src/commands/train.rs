@@ -10,6 +10,7 @@ use codelsi_model::adapter::{Adapter, AdapterConfig};
 use codelsi_model::checkpoint::Checkpoint;
 use codelsi_model::config::LinearName;
 use codelsi_model::template::PromptTemplate;
+use codelsi_train::data::Columns;
 use codelsi_train::options::{ActivationCheckpointing, TrainOptions};
 use codelsi_train::trainer::TrainReport;
 use serde_json::to_value;
@@ -18,8 +19,8 @@ use std::path::PathBuf;
 /// Fine-tune a model on instruction rows; the defaults are the paper's.
 #[derive(Args)]
 pub struct TrainArgs {
-    #[arg(long, help = help::DATA, value_name = "FILE")]
-    data: PathBuf,
+    #[arg(long, help = help::DATA, value_name = "PATH", num_args = 1.., required = true)]
+    data: Vec<PathBuf>,
     /// Folder for the adapter, metrics.jsonl, order.jsonl, recipe.json and the checkpoints.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -59,8 +60,10 @@ pub struct TrainArgs {
     json: bool,
     #[command(flatten)]
     model: ModelArgs,
-    /// File of an earlier stage's rows, of which --replay-rows are trained on again against forgetting.
-    #[arg(long, value_name = "FILE", help_heading = "Data", requires = "replay_rows")]
+    #[arg(long, help = help::COLUMNS, value_name = "MAP", help_heading = "Data")]
+    columns: Option<Columns>,
+    /// File or folder of an earlier stage's rows, of which --replay-rows are trained on again against forgetting.
+    #[arg(long, value_name = "PATH", help_heading = "Data", requires = "replay_rows")]
     replay: Option<PathBuf>,
     #[arg(long, help = help::REPLAY_ROWS, value_name = "N", help_heading = "Data", requires = "replay")]
     #[arg(value_parser = number::rows_or_none())]
@@ -112,8 +115,11 @@ pub struct TrainArgs {
     #[arg(long, value_name = "N", help_heading = "Data", default_value_t = 16)]
     #[arg(value_parser = number::rows_or_none())]
     validation: usize,
-    /// File of validation rows, instead of rows of --data.
-    #[arg(long, value_name = "FILE", help_heading = "Data", conflicts_with = "validation")]
+    /// Share of the rows of --data to hold out instead, above 0 and below 1. The seed draws the rows.
+    #[arg(long, value_name = "P", help_heading = "Data", conflicts_with = "validation", value_parser = number::fraction)]
+    validation_share: Option<f64>,
+    /// File or folder of validation rows, instead of rows of --data.
+    #[arg(long, value_name = "PATH", help_heading = "Data", conflicts_with_all = ["validation", "validation_share"])]
     validation_data: Option<PathBuf>,
     /// Steps between validations; 0 validates at the start and at the end only.
     #[arg(long, value_name = "STEPS", help_heading = "Optimization", default_value_t = 0)]
@@ -140,6 +146,7 @@ pub fn run(args: &TrainArgs, out: &Output) -> Result<()> {
         blank_answers: false,
         model: args.model.model.clone(),
         data: args.data.clone(),
+        columns: args.columns.clone().unwrap_or_default(),
         replay: args.replay.clone(),
         replay_rows: args.replay_rows.unwrap_or(0),
         replay_fresh: args.replay_fresh,
@@ -167,6 +174,7 @@ pub fn run(args: &TrainArgs, out: &Output) -> Result<()> {
         shuffle: !args.no_shuffle,
         packing: !args.no_packing,
         validation: args.validation,
+        validation_share: args.validation_share,
         validation_data: args.validation_data.clone(),
         validate_every: args.validate_every,
         patience: args.patience,
