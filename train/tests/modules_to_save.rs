@@ -124,7 +124,7 @@ fn a_run_goes_on_with_what_its_adapter_holds() {
         TrainOptions { modules_to_save: Vec::new(), out: folder.path().join("third"), ..second.clone() };
     let message = refused(other);
     assert!(message.contains("holds --also lm_head, which does not go on as --also none"), "{message}");
-    let replay = Some(first.data.clone());
+    let replay = first.data.first().cloned();
     let distilled =
         TrainOptions { replay, replay_rows: 4, distill: 0.5, out: folder.path().join("fourth"), ..second };
     let message = refused(distilled);

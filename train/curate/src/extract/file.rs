@@ -1,7 +1,7 @@
 //! A parsed file and the text of its nodes.
 
 use super::item::Item;
-use crate::language::{Language, LanguageTable, walk};
+use crate::language::{Language, LanguageTable, named_children, walk};
 use std::ops::Range;
 use tree_sitter::Node;
 
@@ -100,8 +100,4 @@ impl<'a> ParsedFile<'a> {
         let lines = code.lines().map(|l| l.strip_prefix(indent).unwrap_or(l));
         lines.collect::<Vec<_>>().join("\n")
     }
-}
-
-pub fn named_children<'t>(node: Node<'t>) -> impl DoubleEndedIterator<Item = Node<'t>> {
-    (0..node.named_child_count()).filter_map(move |i| node.named_child(i))
 }

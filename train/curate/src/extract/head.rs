@@ -1,7 +1,7 @@
 //! The signature of a declaration, and the words for its kind.
 
-use super::file::{DeclarationNodes, ParsedFile, named_children};
-use crate::language::SignatureForm;
+use super::file::{DeclarationNodes, ParsedFile};
+use crate::language::{SignatureForm, named_children};
 use tree_sitter::Node;
 
 impl ParsedFile<'_> {

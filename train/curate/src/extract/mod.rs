@@ -8,9 +8,9 @@ mod uses;
 
 pub use item::Item;
 
-use crate::language::{Language, MAX_DEPTH, MAX_SCOPES, Unparsed};
+use crate::language::{Language, MAX_DEPTH, MAX_SCOPES, Unparsed, named_children};
 use crate::row::ItemKind;
-use file::{DeclarationNodes, ParsedFile, named_children};
+use file::{DeclarationNodes, ParsedFile};
 use lead::LeadingNodes;
 use tree_sitter::Node;
 

@@ -1,8 +1,8 @@
 //! The parts of its file that an item uses: imports, and the signatures of the other items that it calls.
 
-use super::file::{ParsedFile, named_children};
+use super::file::ParsedFile;
 use super::item::Item;
-use crate::language::walk;
+use crate::language::{named_children, walk};
 use crate::row::ItemKind;
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;

@@ -5,9 +5,10 @@ mod tables;
 mod walk;
 
 pub use table::{DocStyle, LanguageTable, SignatureForm};
-pub use walk::{MAX_DEPTH, MAX_SCOPES, descendants, walk};
+pub use walk::{MAX_DEPTH, MAX_SCOPES, descendants, named_children, walk};
 
 use serde::{Deserialize, Serialize};
+use std::ops::ControlFlow;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 use tree_sitter::{ParseOptions, ParseState, Parser, Point, Tree};
@@ -111,9 +112,12 @@ impl Language {
             .set_language(&(self.table().grammar)(path))
             .expect("the grammars are of this library's version");
         let started = Instant::now();
-        let mut is_late = |_: &ParseState| started.elapsed() >= PARSE_LIMIT;
+        let mut until_late = |_: &ParseState| match started.elapsed() < PARSE_LIMIT {
+            true => ControlFlow::Continue(()),
+            false => ControlFlow::Break(()),
+        };
         let bytes = text.as_bytes();
-        let options = ParseOptions::new().progress_callback(&mut is_late);
+        let options = ParseOptions::new().progress_callback(&mut until_late);
         let mut read = |at: usize, _: Point| bytes.get(at..).unwrap_or_default();
         parser.parse_with_options(&mut read, None, Some(options)).ok_or(Unparsed::TooSlow)
     }

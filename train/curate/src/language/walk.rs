@@ -29,6 +29,12 @@ pub fn walk<'t>(root: Node<'t>, mut visit: impl FnMut(Node<'t>, usize) -> bool) 
     }
 }
 
+/// The named children of a node.
+pub fn named_children<'t>(node: Node<'t>) -> impl DoubleEndedIterator<Item = Node<'t>> {
+    // A text of at most 16 MiB has fewer nodes.
+    (0..node.named_child_count() as u32).filter_map(move |i| node.named_child(i))
+}
+
 /// The named nodes of a tree in pre-order.
 pub fn descendants(root: Node) -> Vec<Node> {
     let mut nodes = Vec::new();

@@ -1,6 +1,6 @@
 //! The exported names of a repository: classes with their public methods, functions, and types.
 
-use crate::language::{Language, MAX_SCOPES};
+use crate::language::{Language, MAX_SCOPES, named_children};
 use crate::source::SourceFile;
 use std::collections::{BTreeMap, BTreeSet};
 use tree_sitter::Node;
@@ -43,7 +43,7 @@ impl ExportCollector<'_> {
     /// Visits the statements of a file or namespace with `depth` namespaces around it.
     fn scope(&self, scope: Node, api: &mut ExportedApi, depth: usize) {
         let statements: Vec<Node> =
-            (0..scope.named_child_count()).filter_map(|i| scope.named_child(i)).collect();
+            named_children(scope).collect();
         if depth > MAX_SCOPES {
             return;
         }
@@ -72,8 +72,7 @@ impl ExportCollector<'_> {
         let mut cursor = statement.walk();
         let clauses = statement.named_children(&mut cursor).filter(|n| n.kind() == "export_clause");
         let specifiers = clauses.flat_map(|clause| {
-            (0..clause.named_child_count())
-                .filter_map(move |i| clause.named_child(i))
+            named_children(clause)
                 .filter_map(|s| s.child_by_field_name("name"))
         });
         specifiers.chain(default).map(|n| self.slice(n)).collect()
@@ -119,7 +118,7 @@ impl ExportCollector<'_> {
     /// The public methods of a class, and its fields that hold functions.
     fn methods(&self, class: Node) -> BTreeSet<String> {
         let Some(body) = class.child_by_field_name("body") else { return BTreeSet::new() };
-        let members = (0..body.named_child_count()).filter_map(|i| body.named_child(i));
+        let members = named_children(body);
         let callable = members.filter(|member| match member.kind() {
             "method_definition" | "abstract_method_signature" => true,
             "public_field_definition" => member.child_by_field_name("value").is_some_and(is_function),

@@ -1,6 +1,7 @@
 //! Style `complete`: given the comment, the head and the first statements; the answer is the complete code.
 
 use super::input::{StyleInput, Task};
+use crate::language::named_children;
 use crate::parsed_code::ParsedCode;
 use tree_sitter::Node;
 
@@ -22,8 +23,7 @@ fn body_statements(program: &ParsedCode) -> Option<Vec<Node<'_>>> {
     let has_body = |node: &Node| node.child_by_field_name("body").is_some();
     // Overloads have no body, and the class around a method is not part of the item.
     let body = program.nodes().into_iter().find(has_body)?.child_by_field_name("body")?;
-    let parts = (0..body.named_child_count()).filter_map(|i| body.named_child(i));
-    let parts: Vec<Node> = parts.filter(|part| part.kind() != "comment").collect();
+    let parts: Vec<Node> = named_children(body).filter(|part| part.kind() != "comment").collect();
     let of_statements = matches!(body.kind(), "statement_block" | "class_body");
     (of_statements && parts.len() >= 2).then_some(parts)
 }

@@ -8,7 +8,7 @@ use super::fix::negated;
 use super::input::{StyleInput, Task};
 use super::rename::obscure;
 use crate::instruction::specification;
-use crate::language::descendants;
+use crate::language::{descendants, named_children};
 use crate::parsed_code::{Edit, ParsedCode, replace};
 use tree_sitter::Node;
 
@@ -58,7 +58,7 @@ fn nest(program: &ParsedCode) -> Option<ParsedCode> {
 /// Returns whether a node is an `if` without `else` whose block ends by leaving the function.
 fn is_early_exit(node: Node) -> bool {
     let block = node.child_by_field_name("consequence").filter(|b| b.kind() == "statement_block");
-    let last = block.and_then(|b| b.named_child(b.named_child_count().checked_sub(1)?));
+    let last = block.and_then(|b| named_children(b).next_back());
     node.kind() == "if_statement"
         && node.child_by_field_name("alternative").is_none()
         && last.is_some_and(|l| matches!(l.kind(), "return_statement" | "throw_statement"))
