@@ -30,10 +30,15 @@ impl<'a> Fields<'a> {
 
     /// Reads a whole number from 1 to [`MAX_SIZE`].
     pub fn size(self, key: &str) -> Result<usize> {
+        self.size_up_to(key, MAX_SIZE)
+    }
+
+    /// Reads a whole number from 1 to `max`.
+    pub fn size_up_to(self, key: &str, max: u64) -> Result<usize> {
         let value = self.required(key)?;
         match value.as_u64() {
-            Some(n) if (1..=MAX_SIZE).contains(&n) => Ok(n as usize),
-            _ => Err(Error::new(format!("`{key}` is {value}, not a whole number from 1 to {MAX_SIZE}"))),
+            Some(n) if (1..=max).contains(&n) => Ok(n as usize),
+            _ => Err(Error::new(format!("`{key}` is {}, not a whole number from 1 to {max}", shown(value)))),
         }
     }
 
@@ -45,8 +50,14 @@ impl<'a> Fields<'a> {
         let Some(value) = self.get(key) else { return Ok(default) };
         match value.as_f64() {
             Some(x) if x.is_finite() => Ok(x),
-            _ => Err(Error::new(format!("`{key}` is {value}, not a number"))),
+            _ => Err(Error::new(format!("`{key}` is {}, not a number", shown(value)))),
         }
+    }
+
+    pub fn f32_or(self, key: &str, default: f32) -> Result<f32> {
+        let x = self.number_or(key, default.into())?;
+        let rounded = x as f32;
+        if rounded.is_finite() { Ok(rounded) } else { Err(Error::new(format!("`{key}` is {x}, not an f32"))) }
     }
 
     pub fn positive_or(self, key: &str, default: f64) -> Result<f64> {
@@ -61,7 +72,7 @@ impl<'a> Fields<'a> {
 
     pub fn bool_or(self, key: &str, default: bool) -> Result<bool> {
         let Some(value) = self.get(key) else { return Ok(default) };
-        value.as_bool().ok_or_else(|| Error::new(format!("`{key}` is {value}, not true or false")))
+        value.as_bool().ok_or_else(|| Error::new(format!("`{key}` is {}, not true or false", shown(value))))
     }
 
     /// Reads one token id, a list of them, or none.
@@ -70,6 +81,18 @@ impl<'a> Fields<'a> {
         let list = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
         let ids: Option<Vec<u32>> =
             list.iter().map(|id| id.as_u64().and_then(|id| id.try_into().ok())).collect();
-        ids.ok_or_else(|| Error::new(format!("`{key}` is {value}, not a token id or a list of them")))
+        ids.ok_or_else(|| {
+            Error::new(format!("`{key}` is {}, not a token id or a list of them", shown(value)))
+        })
     }
+}
+
+/// Returns the beginning of a value, for a message of one line.
+pub(crate) fn shown(value: &Value) -> String {
+    let text = value.to_string();
+    let mut shown: String = text.chars().take(60).collect();
+    if shown.len() < text.len() {
+        shown.push_str("..");
+    }
+    shown
 }

@@ -4,6 +4,7 @@
 use super::patterns::{resolve, strings};
 use super::{Adapter, AdapterConfig, Method};
 use crate::config::{LinearName, ModelConfig};
+use crate::json_fields::{Fields, parse_object, shown};
 use codelsi_engine::{At, Error, Result};
 use serde_json::{Map, Value, json};
 
@@ -79,12 +80,11 @@ pub(super) struct StoredConfig {
 
 impl StoredConfig {
     pub fn parse(text: &str) -> Result<Self> {
-        let json: Map<String, Value> =
-            serde_json::from_str(text).map_err(|e| Error::new(format!("not a JSON object: {e}")))?;
+        let json = parse_object(text)?;
         let fields = Fields(&json);
-        fields.check_supported()?;
-        let method = fields.method()?;
-        let dropout = fields.number("lora_dropout", 0.0)?;
+        check_supported(fields)?;
+        let method = method_of(fields)?;
+        let dropout = fields.f32_or("lora_dropout", 0.0)?;
         if !(0.0..1.0).contains(&dropout) {
             return Err(Error::new(format!("`lora_dropout` is {dropout}, not from 0 to 1")));
         }
@@ -92,8 +92,9 @@ impl StoredConfig {
             Some(names) => strings(names).at("modules_to_save")?,
             None => Vec::new(),
         };
-        let (rank, alpha) = (fields.size("r", 1 << 16, 8)?, fields.number("lora_alpha", 8.0)? as f32);
-        Ok(StoredConfig { method, rank, alpha, dropout: dropout as f32, modules_to_save, json })
+        let rank = if fields.get("r").is_some() { fields.size_up_to("r", 1 << 16)? } else { 8 };
+        let alpha = fields.f32_or("lora_alpha", 8.0)?;
+        Ok(StoredConfig { method, rank, alpha, dropout, modules_to_save, json })
     }
 
     /// Returns true if the file may hold biases of the base.
@@ -125,7 +126,7 @@ impl StoredConfig {
             _ => resolve(&json, (rank, alpha), &modules_to_save, config)?,
         };
         let settings = AdapterConfig { method, rank, alpha, dropout, targets, patterns, modules_to_save };
-        let tied = config.tied_embeddings && Fields(&json).flag("ensure_weight_tying")?;
+        let tied = config.tied_embeddings && Fields(&json).bool_or("ensure_weight_tying", false)?;
         match tied && [super::EMBEDDING, super::HEAD].iter().any(|name| settings.saves(name)) {
             true => Err(Error::new(
                 "`ensure_weight_tying` is true: an embedding and a head that stay tied in training are not supported",
@@ -135,81 +136,48 @@ impl StoredConfig {
     }
 }
 
-/// Typed access to the settings; null counts as absent.
-struct Fields<'a>(&'a Map<String, Value>);
-
-impl<'a> Fields<'a> {
-    fn get(&self, key: &str) -> Option<&'a Value> {
-        self.0.get(key).filter(|value| !value.is_null())
+/// Checks that every setting has an effect here or none at all.
+fn check_supported(fields: Fields) -> Result<()> {
+    let known = |key: &str| READ.contains(&key) || WITHOUT_EFFECT.contains(&key);
+    if let Some((key, value)) = fields.0.iter().find(|(key, value)| !known(key) && !is_empty(value)) {
+        let key: String = key.chars().take(80).collect();
+        return Err(Error::new(format!("`{key}` is {}: not supported", shown(value))));
     }
-
-    /// Checks that every setting has an effect here or none at all.
-    fn check_supported(&self) -> Result<()> {
-        let known = |key: &str| READ.contains(&key) || WITHOUT_EFFECT.contains(&key);
-        if let Some((key, value)) = self.0.iter().find(|(key, value)| !known(key) && !is_empty(value)) {
-            let key: String = key.chars().take(80).collect();
-            return Err(Error::new(format!("`{key}` is {}: not supported", shown(value))));
-        }
-        let refuse = |key: &str, value: &Value, why: &str| {
-            Err(Error::new(format!("`{key}` is {}: {why}", shown(value))))
-        };
-        if let Some(init) = self.get("init_lora_weights")
-            && !(init.is_boolean() || PLAIN_INITS.iter().any(|known| init == known))
-        {
-            let why = "it changes the base model; convert the adapter with PEFT, \
-                       save_pretrained(.., path_initial_model_for_weight_conversion=..), which sets it to true";
-            return refuse("init_lora_weights", init, why);
-        }
-        if let Some(bias) = self.get("bias")
-            && !["none", "lora_only", "all"].iter().any(|known| bias == known)
-        {
-            return refuse("bias", bias, "not one of none, lora_only and all");
-        }
-        match self.get("task_type") {
-            Some(task) if task != "CAUSAL_LM" => refuse("task_type", task, "only CAUSAL_LM is supported"),
-            _ => Ok(()),
-        }
+    let refuse =
+        |key: &str, value: &Value, why: &str| Err(Error::new(format!("`{key}` is {}: {why}", shown(value))));
+    if let Some(init) = fields.get("init_lora_weights")
+        && !(init.is_boolean() || PLAIN_INITS.iter().any(|known| init == known))
+    {
+        let why = "it changes the base model; convert the adapter with PEFT, \
+                   save_pretrained(.., path_initial_model_for_weight_conversion=..), which sets it to true";
+        return refuse("init_lora_weights", init, why);
     }
-
-    fn method(&self) -> Result<Method> {
-        match self.get("peft_type") {
-            Some(peft_type) if peft_type == MIXTURE => {
-                Ok(Method::Mixture { experts: self.size("experts", 1 << 10, 0)? })
-            }
-            Some(peft_type) if peft_type == BOTTLENECK => Ok(Method::Bottleneck),
-            Some(peft_type) if peft_type != "LORA" => {
-                Err(Error::new(format!("`peft_type` is {}: only LORA is supported", shown(peft_type))))
-            }
-            _ => Ok(Method::LowRank { rslora: self.flag("use_rslora")?, dora: self.flag("use_dora")? }),
-        }
+    if let Some(bias) = fields.get("bias")
+        && !["none", "lora_only", "all"].iter().any(|known| bias == known)
+    {
+        return refuse("bias", bias, "not one of none, lora_only and all");
     }
-
-    fn flag(&self, key: &str) -> Result<bool> {
-        let Some(value) = self.get(key) else { return Ok(false) };
-        value.as_bool().ok_or_else(|| Error::new(format!("`{key}` is {}, not true or false", shown(value))))
-    }
-
-    /// Reads a number from 1 to `max`.
-    fn size(&self, key: &str, max: u64, default: u64) -> Result<usize> {
-        let n = self.get(key).map_or(Some(default), Value::as_u64).filter(|n| (1..=max).contains(n));
-        n.map(|n| n as usize)
-            .ok_or_else(|| Error::new(format!("`{key}` is missing or not a number from 1 to {max}")))
-    }
-
-    fn number(&self, key: &str, default: f64) -> Result<f64> {
-        let x = self.get(key).map_or(Some(default), Value::as_f64).filter(|x| (*x as f32).is_finite());
-        x.ok_or_else(|| Error::new(format!("`{key}` is not a number")))
+    match fields.get("task_type") {
+        Some(task) if task != "CAUSAL_LM" => refuse("task_type", task, "only CAUSAL_LM is supported"),
+        _ => Ok(()),
     }
 }
 
-/// The beginning of a value.
-fn shown(value: &Value) -> String {
-    let text = value.to_string();
-    let mut shown: String = text.chars().take(60).collect();
-    if shown.len() < text.len() {
-        shown.push_str("..");
+/// Reads the method of fine-tuning.
+fn method_of(fields: Fields) -> Result<Method> {
+    match fields.get("peft_type") {
+        Some(peft_type) if peft_type == MIXTURE => {
+            Ok(Method::Mixture { experts: fields.size_up_to("experts", 1 << 10)? })
+        }
+        Some(peft_type) if peft_type == BOTTLENECK => Ok(Method::Bottleneck),
+        Some(peft_type) if peft_type != "LORA" => {
+            Err(Error::new(format!("`peft_type` is {}: only LORA is supported", shown(peft_type))))
+        }
+        _ => Ok(Method::LowRank {
+            rslora: fields.bool_or("use_rslora", false)?,
+            dora: fields.bool_or("use_dora", false)?,
+        }),
     }
-    shown
 }
 
 /// True for the values by which PEFT turns a setting off.

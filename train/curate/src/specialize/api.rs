@@ -42,8 +42,7 @@ struct ExportCollector<'a> {
 impl ExportCollector<'_> {
     /// Visits the statements of a file or namespace with `depth` namespaces around it.
     fn scope(&self, scope: Node, api: &mut ExportedApi, depth: usize) {
-        let statements: Vec<Node> =
-            named_children(scope).collect();
+        let statements: Vec<Node> = named_children(scope).collect();
         if depth > MAX_SCOPES {
             return;
         }
@@ -71,10 +70,8 @@ impl ExportCollector<'_> {
         let default = statement.child_by_field_name("value").filter(|v| v.kind() == "identifier");
         let mut cursor = statement.walk();
         let clauses = statement.named_children(&mut cursor).filter(|n| n.kind() == "export_clause");
-        let specifiers = clauses.flat_map(|clause| {
-            named_children(clause)
-                .filter_map(|s| s.child_by_field_name("name"))
-        });
+        let specifiers =
+            clauses.flat_map(|clause| named_children(clause).filter_map(|s| s.child_by_field_name("name")));
         specifiers.chain(default).map(|n| self.slice(n)).collect()
     }
 
