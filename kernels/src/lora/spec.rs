@@ -93,6 +93,9 @@ fn cases(dtype: DType) -> Vec<Case> {
     cases.extend((6..14).map(|first| shard_case(dtype, (9, 70), 4, &[12], 0.3, first)));
     cases.push(by_row(dtype, 9, 40, 3, &[7, 16], 3));
     cases.push(by_row(dtype, 70, 264, 16, &[72], 5));
+    // Each number of groups of columns in a block of S, of several adapters, on rows of whole and of ragged chunks.
+    cases.push(by_row(dtype, 9, 72, 4, &[9, 8, 7], 3));
+    cases.extend((1..4).map(|linears| by_row(dtype, 9, 69, 4, &[9, 8, 7][..linears], 3)));
     // Every tile on a GPU of few multiprocessors, several along rows and columns, ragged: forward 128x192, 128x256 and
     // dx 128x256, 128x128; forward 64x128, 64x64.
     cases.push(case(dtype, 136, 504, 20, &[376, 72], 0.1));
@@ -160,6 +163,7 @@ fn cases(dtype: DType) -> Vec<Case> {
     cases.push(decode(ranked_by_row(dtype, (16, 520), &ranks[..3], 16), true));
     cases.push(decode(ranked_by_row(dtype, (9, 72), &ranks, 0), true));
     cases.push(decode(ranked_by_row(dtype, (61, 136), &ranks[1..], 7), true));
+    cases.push(decode(ranked_by_row(dtype, (40, 72), &[(192, 4)], 3), true));
     cases
 }
 
