@@ -127,6 +127,8 @@ pub struct Input {
     pub content: InputContent,
     /// True when the op differentiates with respect to it.
     pub grad: bool,
+    /// True when rows select parts of it: the CPU twin multiplies the others by 0, and a device may leave them out.
+    pub selected: bool,
 }
 
 /// The content of an input.
@@ -148,32 +150,32 @@ pub enum InputContent {
 impl Input {
     /// Random values in the storage type, with a gradient.
     pub fn storage(shape: impl Into<Shape>) -> Self {
-        Input { shape: shape.into(), content: InputContent::Storage(1.0), grad: true }
+        Input { shape: shape.into(), content: InputContent::Storage(1.0), grad: true, selected: false }
     }
 
     /// Random f32 values, with a gradient.
     pub fn f32(shape: impl Into<Shape>) -> Self {
-        Input { shape: shape.into(), content: InputContent::F32(1.0), grad: true }
+        Input { shape: shape.into(), content: InputContent::F32(1.0), grad: true, selected: false }
     }
 
     /// Random bf16 values, without a gradient.
     pub fn bf16(shape: impl Into<Shape>) -> Self {
-        Input { shape: shape.into(), content: InputContent::BF16(1.0), grad: false }
+        Input { shape: shape.into(), content: InputContent::BF16(1.0), grad: false, selected: false }
     }
 
     /// Random f32 values that bf16 holds, without a gradient.
     pub fn coarse(shape: impl Into<Shape>) -> Self {
-        Input { shape: shape.into(), content: InputContent::Coarse(1.0), grad: false }
+        Input { shape: shape.into(), content: InputContent::Coarse(1.0), grad: false, selected: false }
     }
 
     /// Given numbers, without a gradient.
     pub fn given(shape: impl Into<Shape>, data: Vec<f32>) -> Self {
-        Input { shape: shape.into(), content: InputContent::Given(data), grad: false }
+        Input { shape: shape.into(), content: InputContent::Given(data), grad: false, selected: false }
     }
 
     /// Given integers.
     pub fn ints(data: Vec<i32>) -> Self {
-        Input { shape: [data.len()].into(), content: InputContent::Int(data), grad: false }
+        Input { shape: [data.len()].into(), content: InputContent::Int(data), grad: false, selected: false }
     }
 
     /// Sets the standard deviation.
@@ -183,6 +185,11 @@ impl Input {
             *s = std;
         }
         self
+    }
+
+    /// Marks it as one of which rows select parts.
+    pub fn selected(self) -> Self {
+        Input { selected: true, ..self }
     }
 
     /// Removes the gradient.

@@ -232,8 +232,8 @@ fn ranked_by_row(dtype: DType, (t, c): (usize, usize), linears: &[(usize, usize)
     let mut inputs = vec![Input::storage([t, c]), Input::ints(choice)];
     for &(n, r) in linears {
         inputs.push(Input::storage([n, c]));
-        inputs.push(Input::f32([adapters.max(1), r, c]).scaled(0.5));
-        inputs.push(Input::f32([adapters.max(1), n, r]).scaled(0.5));
+        inputs.push(Input::f32([adapters.max(1), r, c]).scaled(0.5).selected());
+        inputs.push(Input::f32([adapters.max(1), n, r]).scaled(0.5).selected());
     }
     forward(Case {
         name: format!("T={t} C={c} N,R={linears:?} adapters={adapters}"),
