@@ -14,7 +14,8 @@ const BAD: [f32; 3] = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY];
 
 /// Puts NaN, +∞ and −∞ into a place of every input of a few cases of `spec`. Outputs must be finite on `device` where the CPU
 /// twin's are, and nowhere else. A gradient must not be finite everywhere unless the twin's is: where a tile multiplies what
-/// is masked by 0, the two may differ in the places; so may outputs where rows select parts of the input. Where the twin refuses to compute, the device must, too. Returns the number of runs.
+/// is masked by 0, the two may differ in the places; so may outputs where rows select parts of the input. Where the twin
+/// refuses to compute, the device must, too. Returns the number of runs.
 ///
 /// # Errors
 /// When they differ.
