@@ -106,6 +106,7 @@ fn case(dtype: DType, rows: &[(usize, Range<usize>)], page: usize, heads: Heads)
                 shape: [sequences, tables.len() / sequences].into(),
                 content: InputContent::Int(tables),
                 grad: false,
+                selected: false,
             },
         ],
         run: Box::new(move |cx, x| {
