@@ -5,7 +5,7 @@ use super::writer::{Metadata, Value};
 use crate::chat_template::ChatTemplate;
 use crate::config::ModelConfig;
 use crate::end_tokens::end_tokens;
-use crate::tokenizer::{Tokenizer, flatten, prepend_scheme};
+use crate::tokenizer::{MAX_ID, Tokenizer, flatten, prepend_scheme};
 use codelsi_engine::{At, Error, Result};
 use serde_json::Value as Json;
 use std::collections::{HashMap, HashSet};
@@ -28,7 +28,7 @@ const SPACE: &str = "▁";
 
 /// The patterns of Llama 3's, Qwen2's and Mistral's Tekken pre-tokenizers.
 const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+pub(super) const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const TEKKEN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const HAN: &str = "[一-龥ࠀ-一가-퟿]+";
 
@@ -126,6 +126,11 @@ fn merges<'a>(model: &'a Json) -> Result<Vec<(&'a str, &'a str)>> {
 fn pieces(tokenizer: &Tokenizer, vocab: usize, byte_level: bool) -> Result<Pieces> {
     let added: HashMap<u32, _> = tokenizer.added_tokens().collect();
     let infill = tokenizer.infill_tokens().map(|t| [t.prefix, t.suffix, t.middle, t.end]).unwrap_or_default();
+    if vocab as u64 > MAX_ID {
+        return Err(Error::new(format!(
+            "`vocab_size` is {vocab}, more than the {MAX_ID} tokens that are exported"
+        )));
+    }
     let mut pieces = Pieces::default();
     for id in 0..vocab as u32 {
         let (text, kind) = match (added.get(&id), tokenizer.piece(id)) {

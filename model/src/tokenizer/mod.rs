@@ -44,7 +44,7 @@ pub struct InfillTokens {
 }
 
 /// Upper limit of a token id: beyond every vocabulary (as in a model's config), and what is allocated by it is small.
-const MAX_ID: u64 = 1 << 24;
+pub(crate) const MAX_ID: u64 = 1 << 24;
 
 impl Tokenizer {
     /// Loads `tokenizer.json` from a folder, or the file itself, with the settings beside it.

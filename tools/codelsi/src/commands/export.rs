@@ -78,7 +78,8 @@ pub fn run(args: &ExportArgs, out: &Output) -> Result<()> {
     exported.notes.iter().for_each(|line| note(&format!("note: {line}")));
     let Exported { tensor_type, tensors, bytes, .. } = exported;
     if !args.json {
-        println!("{}: {tensors} tensors, {} MiB, {}", to.display(), bytes >> 20, tensor_type.name());
+        let megabytes = bytes as f64 / 1e6;
+        println!("{}: {tensors} tensors, {megabytes:.1} MB, {}", to.display(), tensor_type.name());
         println!("{}", modelfile.display());
     }
     let summary = json!({
