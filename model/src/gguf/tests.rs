@@ -349,6 +349,24 @@ fn sentencepiece_tokens_have_scores_by_rank_and_types() {
 }
 
 #[test]
+fn pairs_that_the_merges_lack_are_noted() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, base) = synthetic_model(folder.path());
+    let path = model.join("tokenizer.json");
+    let mut json: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let notes = |json: &Value| {
+        fs::write(&path, json.to_string()).unwrap();
+        let out = folder.path().join("out.gguf");
+        export_model(&base, None, &out, None, &mut |_, _| {}).unwrap().notes
+    };
+    let all = notes(&json);
+    json["model"]["merges"].as_array_mut().unwrap().remove(0);
+    let (before, after) = (all.len(), notes(&json));
+    assert!(after.len() == 1 && after[0].contains("pairs that `merges` lacks"), "{after:?}");
+    assert!(before == 0 || all[0] != after[0], "{all:?}");
+}
+
+#[test]
 fn byte_level_tokens_name_the_pre_tokenizer_and_unknown_ones_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let base = golden_model("tiny", folder.path());

@@ -23,6 +23,9 @@ const BYTE: i32 = 6;
 /// Score of a piece that no merge makes: below that of every merge.
 const NO_MERGE: f32 = -1e9;
 
+/// Bytes of the longest piece whose pairs are looked up.
+const LONGEST_SPLIT: usize = 256;
+
 /// SentencePiece's space.
 const SPACE: &str = "▁";
 
@@ -62,6 +65,9 @@ pub(super) fn read(folder: &Path, config: &ModelConfig) -> Result<Vocabulary> {
     let text = fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
     let json: Json = serde_json::from_str(&text).map_err(|e| Error::io(&path, e))?;
     let mut vocabulary = describe(&json, &tokenizer, config.vocab).at(path.display().to_string())?;
+    if tokenizer.eos().is_none() && config.eos.is_empty() {
+        vocabulary.notes.push("no token ends a text; llama.cpp then takes a default id for one".into());
+    }
     let put = |(key, value): (&str, Value)| (format!("tokenizer.{key}"), value);
     vocabulary.metadata.extend(special_tokens(&tokenizer, config)?.into_iter().map(put));
     if let Some(chat) = ChatTemplate::load(folder)? {
@@ -93,6 +99,7 @@ fn describe(json: &Json, tokenizer: &Tokenizer, vocab: usize) -> Result<Vocabula
         mark_bytes(&mut pieces, model)?;
         let (space, note) = sentencepiece_steps(&json["normalizer"], &steps)?;
         notes.extend(note);
+        notes.extend(unlisted_pairs(&pieces, &merges));
         put("model", "llama".into());
         put("pre", "default".into());
         put("add_space_prefix", Value::Bool(space));
@@ -187,6 +194,27 @@ fn scores(pieces: &Pieces, merges: &[(&str, &str)]) -> Vec<f32> {
         _ => 0.0,
     };
     pieces.texts.iter().zip(&pieces.types).map(score).collect()
+}
+
+/// Returns a note where pieces join to a piece and no merge says so: llama.cpp joins them all the same.
+fn unlisted_pairs(pieces: &Pieces, merges: &[(&str, &str)]) -> Option<String> {
+    let listed: HashSet<(&str, &str)> = merges.iter().copied().collect();
+    let normal = || pieces.texts.iter().zip(&pieces.types).filter(|&(_, &kind)| kind == NORMAL);
+    let known: HashSet<&str> = normal().map(|(text, _)| text.as_str()).collect();
+    let unlisted = |text: &&String| {
+        let mut pairs = text.char_indices().skip(1).map(|(at, _)| text.split_at(at));
+        pairs.any(|(left, right)| {
+            known.contains(left) && known.contains(right) && !listed.contains(&(left, right))
+        })
+    };
+    let joined = normal().map(|(text, _)| text).filter(|text| text.len() <= LONGEST_SPLIT);
+    let count = joined.filter(unlisted).count();
+    (count > 0).then(|| {
+        format!(
+            "{count} pieces are also made of pairs that `merges` lacks, which llama.cpp joins: it may encode a text in \
+             other pieces"
+        )
+    })
 }
 
 /// Checks the steps before SentencePiece's merges; returns true if a text begins with a space of its own, and a note
