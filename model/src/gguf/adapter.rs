@@ -73,7 +73,7 @@ fn check_exportable(adapter: &Adapter) -> Result<()> {
         Method::Mixture { .. } | Method::Bottleneck => Some("use it with `codelsi generate`"),
     };
     if let Some(remedy) = remedy {
-        return Err(Error::new(format!("llama.cpp has no place for {method} as an adapter; {remedy}")));
+        return Err(Error::new(format!("llama.cpp's adapter files have no place for {method}; {remedy}")));
     }
     match adapter.saved.keys().next() {
         None => Ok(()),

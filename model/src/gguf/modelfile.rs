@@ -67,7 +67,8 @@ pub fn write_modelfile(gguf: &Path, model: &Path, config: &ModelConfig) -> Resul
         _ => write!(text, "TEMPLATE \"\"\"{prompt}\"\"\"\n"),
     }
     .expect("a string takes any text");
-    for id in end_tokens(config, Some(&tokenizer)) {
+    let infill_end = tokenizer.infill_tokens().map(|tokens| tokens.end);
+    for id in end_tokens(config, Some(&tokenizer)).into_iter().chain(infill_end) {
         if let Some(piece) = tokenizer.control_token(id).filter(|piece| !piece.contains(['"', '\n'])) {
             writeln!(text, "PARAMETER stop \"{piece}\"").expect("a string takes any text");
         }
