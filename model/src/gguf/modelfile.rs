@@ -58,15 +58,13 @@ pub fn write_modelfile(gguf: &Path, model: &Path, config: &ModelConfig) -> Resul
     let mut text = format!("{MARK} ollama create NAME -f Modelfile\nFROM ./{}\n", file_name(gguf)?);
     let infill =
         tokenizer.infill_tokens().map(|t| [t.prefix, t.suffix, t.middle].map(|id| tokenizer.piece(id)));
-    match infill {
-        Some([Some(prefix), Some(suffix), Some(middle)]) => write!(
-            text,
-            "TEMPLATE \"\"\"{{{{ if .Suffix }}}}{prefix}{{{{ .Prompt }}}}{suffix}{{{{ .Suffix }}}}{middle}{{{{ else }}}}{prompt}\
-             {{{{ end }}}}\"\"\"\n"
+    let prompt = match infill {
+        Some([Some(prefix), Some(suffix), Some(middle)]) => format!(
+            "{{{{ if .Suffix }}}}{prefix}{{{{ .Prompt }}}}{suffix}{{{{ .Suffix }}}}{middle}{{{{ else }}}}{prompt}{{{{ end }}}}"
         ),
-        _ => write!(text, "TEMPLATE \"\"\"{prompt}\"\"\"\n"),
-    }
-    .expect("a string takes any text");
+        _ => prompt.to_string(),
+    };
+    writeln!(text, "TEMPLATE \"\"\"{prompt}\"\"\"").expect("a string takes any text");
     let infill_end = tokenizer.infill_tokens().map(|tokens| tokens.end);
     for id in end_tokens(config, Some(&tokenizer)).into_iter().chain(infill_end) {
         if let Some(piece) = tokenizer.control_token(id).filter(|piece| !piece.contains(['"', '\n'])) {
