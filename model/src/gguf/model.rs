@@ -8,8 +8,9 @@ use crate::checkpoint::Checkpoint;
 use crate::config::{Architecture, LinearName, ModelConfig};
 use crate::merge::MergedModel;
 use crate::rope_scaling::{Rope, RopeScaling};
+use crate::tensor_writer::TensorSpec;
 use codelsi_engine::{At, Error, Result};
-use std::io;
+use std::io::{self, Write};
 use std::path::Path;
 
 /// Name of the tensor of factors by which each pair of channels turns more slowly.
@@ -37,40 +38,45 @@ pub fn export_model(
     let name = base.folder().file_name().map_or("model".into(), |name| name.to_string_lossy().into_owned());
     let mut metadata = model_metadata(config, &name, tensor_type);
     metadata.extend(vocabulary.metadata);
-    let factors = rope_factors(&config.rope, config.head_dim);
-    let mut names: Vec<String> = merged.tensor_specs()?.into_iter().map(|spec| spec.name).collect();
-    let mut entries = Vec::new();
-    for spec in merged.tensor_specs()? {
-        let tensor_type = tensor_type.of_tensor(&spec.shape);
-        entries.push(TensorEntry { name: tensor_name(&spec.name)?, shape: spec.shape, tensor_type });
-    }
-    if let Some(factors) = &factors {
-        names.push(ROPE_FACTORS.into());
-        let (name, shape) = (ROPE_FACTORS.into(), vec![factors.len()]);
-        entries.push(TensorEntry { name, shape, tensor_type: TensorType::F32 });
-    }
+    let (specs, factors) = (merged.tensor_specs()?, rope_factors(&config.rope, config.head_dim));
+    let entry = |spec: &TensorSpec| {
+        let (name, shape) = (tensor_name(&spec.name)?, spec.shape.clone());
+        Ok(TensorEntry { name, tensor_type: tensor_type.of_tensor(&shape), shape })
+    };
+    let mut entries = specs.iter().map(entry).collect::<Result<Vec<TensorEntry>>>()?;
+    entries.extend(factors.iter().map(|factors| TensorEntry {
+        name: ROPE_FACTORS.into(),
+        shape: vec![factors.len()],
+        tensor_type: TensorType::F32,
+    }));
     let total = entries.iter().map(TensorEntry::byte_len).sum();
     let mut done = 0;
     write_gguf(out, &metadata, &entries, &mut |i, file| {
-        let (name, entry) = (&names[i], &entries[i]);
-        match &factors {
-            Some(factors) if name == ROPE_FACTORS => entry.tensor_type.write(factors, file)?,
-            _ => {
-                let weight = merged.weight(name).map_err(io::Error::other)?;
-                let values = weight.slice::<f32>().map_err(io::Error::other)?;
-                match rotated_heads(config, name) {
-                    None => entry.tensor_type.write(values, file)?,
-                    Some(heads) => {
-                        entry.tensor_type.write(&interleave(values, heads, config.head_dim), file)?
-                    }
-                }
-            }
+        match specs.get(i) {
+            Some(spec) => write_weight(&merged, config, &spec.name, entries[i].tensor_type, file)?,
+            None => entries[i].tensor_type.write(factors.as_deref().unwrap_or_default(), file)?,
         }
-        done += entry.byte_len();
+        done += entries[i].byte_len();
         progress(done, total);
         Ok(())
     })?;
     Ok(Exported { tensor_type, tensors: entries.len(), bytes: total, notes: vocabulary.notes })
+}
+
+/// Writes one weight, its rows in llama.cpp's order.
+fn write_weight(
+    merged: &MergedModel,
+    config: &ModelConfig,
+    name: &str,
+    tensor_type: TensorType,
+    file: &mut dyn Write,
+) -> io::Result<()> {
+    let weight = merged.weight(name).map_err(io::Error::other)?;
+    let values = weight.slice::<f32>().map_err(io::Error::other)?;
+    match rotated_heads(config, name) {
+        None => tensor_type.write(values, file),
+        Some(heads) => tensor_type.write(&interleave(values, heads, config.head_dim), file),
+    }
 }
 
 /// llama.cpp's name of the architecture.
