@@ -14,6 +14,7 @@ pub mod checkpoint;
 pub mod config;
 pub mod end_tokens;
 pub mod generate;
+pub mod gguf;
 pub mod hub;
 mod json_fields;
 pub mod jsonl;

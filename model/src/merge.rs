@@ -3,6 +3,7 @@
 
 use crate::adapter::{Adapter, AdapterConfig, AdapterTensors, EMBEDDING, HEAD};
 use crate::checkpoint::Checkpoint;
+use crate::config::ModelConfig;
 use crate::output_folder::{check_replaceable, copy_tokenizer_files, write_folder};
 use crate::tensor_writer::{MAX_SHARD_BYTES, TensorSpec, write_json, write_model};
 use codelsi_engine::files::write_atomic;
@@ -19,6 +20,64 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
+
+/// A base and an adapter as one model, whose weights are formed when they are asked for.
+pub struct MergedModel<'a> {
+    base: &'a Checkpoint,
+    adapter: Option<&'a Adapter>,
+    adapted: BTreeMap<String, &'a AdapterTensors>,
+    /// True if the base is tied and the adapter's embedding and head are not one.
+    unties: bool,
+}
+
+impl<'a> MergedModel<'a> {
+    /// Joins a base and an adapter; without one, the weights are the base's.
+    ///
+    /// # Errors
+    /// When the adapter cannot be merged or does not fit the base.
+    pub fn new(base: &'a Checkpoint, adapter: Option<&'a Adapter>) -> Result<Self> {
+        let Some(adapter) = adapter else {
+            return Ok(MergedModel { base, adapter: None, adapted: BTreeMap::new(), unties: false });
+        };
+        adapter.config.method.check_mergeable()?;
+        let (adapted, unties) = (adapted_weights(base.config(), adapter)?, unties(base, adapter)?);
+        Ok(MergedModel { base, adapter: Some(adapter), adapted, unties })
+    }
+
+    /// The tensors, in their stored types; the head is one of them where it is not the embedding.
+    ///
+    /// # Errors
+    /// None that is known.
+    pub fn tensor_specs(&self) -> Result<Vec<TensorSpec>> {
+        tensor_specs(self.base, self.unties)
+    }
+
+    /// Returns a weight in f32.
+    ///
+    /// # Errors
+    /// When the model has no such weight, or it cannot be read.
+    pub fn weight(&self, name: &str) -> Result<Tensor> {
+        match self.changed_weight(name)? {
+            Some(weight) => Ok(weight),
+            None => self.base.copy_f32(&Device::cpu(), self.stored_name(name)),
+        }
+    }
+
+    /// Returns a weight that the adapter changes or replaces, in f32.
+    fn changed_weight(&self, name: &str) -> Result<Option<Tensor>> {
+        let Some(adapter) = self.adapter else { return Ok(None) };
+        match (adapter.saved.get(name), self.adapted.get(name)) {
+            (Some(saved), _) => Ok(Some(saved.clone())),
+            (None, Some(module)) => merged_weight(self.base, name, module, &adapter.config).map(Some),
+            (None, None) => Ok(None),
+        }
+    }
+
+    /// The base's name of a weight that the adapter does not change.
+    fn stored_name<'n>(&self, name: &'n str) -> &'n str {
+        if self.unties && name == HEAD { EMBEDDING } else { name }
+    }
+}
 
 /// Writes the merged model to `out`, tensor by tensor: memory holds one linear at a time. Sums are formed in f32
 /// and rounded once, to the type that the base is stored in. `progress` gets bytes done and bytes in total. `check` gets
@@ -39,24 +98,18 @@ pub fn merge(
     if out.canonicalize().is_ok_and(|out| base.folder().canonicalize().is_ok_and(|base| base == out)) {
         return Err(Error::io(out, "is the base model itself; give another folder"));
     }
-    let adapted = adapted_weights(base, adapter)?;
-    let unties = unties(base, adapter)?;
-    let specs = tensor_specs(base, unties)?;
+    let merged = MergedModel::new(base, Some(adapter))?;
+    let specs = merged.tensor_specs()?;
     let total = specs.iter().map(TensorSpec::byte_len).sum();
     let mut done = 0;
     write_folder(out, "config.json", |out| {
-        write_config(base.folder(), out, unties)?;
+        write_config(base.folder(), out, merged.unties)?;
         copy_tokenizer_files(base.folder(), out)?;
         write_model(out, &specs, MAX_SHARD_BYTES, &mut |spec, file| {
-            let weight = match (adapter.saved.get(&spec.name), adapted.get(&spec.name)) {
-                (Some(saved), _) => Some(Ok(saved.clone())),
-                (None, Some(module)) => Some(merged_weight(base, &spec.name, module, &adapter.config)),
-                (None, None) => None,
-            };
-            match weight.transpose().map_err(io::Error::other)? {
+            match merged.changed_weight(&spec.name).map_err(io::Error::other)? {
                 Some(weight) => write_as(spec.dtype, weight.slice().map_err(io::Error::other)?, file)?,
                 None => {
-                    let stored = if unties && spec.name == HEAD { EMBEDDING } else { &spec.name };
+                    let stored = merged.stored_name(&spec.name);
                     file.write_all(base.bytes(stored).map_err(io::Error::other)?)?;
                 }
             }
@@ -103,12 +156,12 @@ pub fn merged_weight(
 ///
 /// # Errors
 /// When the adapter does not fit the base.
-fn adapted_weights<'a>(
-    base: &Checkpoint,
+pub(crate) fn adapted_weights<'a>(
+    config: &ModelConfig,
     adapter: &'a Adapter,
 ) -> Result<BTreeMap<String, &'a AdapterTensors>> {
     let mut adapted = BTreeMap::new();
-    for expected in adapter.config.adapted_modules(base.config()) {
+    for expected in adapter.config.adapted_modules(config) {
         let Some(module) = adapter.modules.get(&expected.path) else { continue };
         if module.tensors().zip(&expected.tensor_shapes).any(|(t, shape)| t.shape()[..] != shape[..]) {
             let (a, b, (out, inner)) = (module.a.shape(), module.b.shape(), expected.shape);
@@ -186,7 +239,7 @@ mod tests {
     use super::*;
     use crate::adapter::Method;
     use crate::checkpoint::{TensorFile, TensorSlice};
-    use crate::config::{LinearName, ModelConfig};
+    use crate::config::LinearName;
     use crate::synthetic;
     use codelsi_testing::shared;
 

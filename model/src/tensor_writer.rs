@@ -119,9 +119,9 @@ fn header(specs: &[&TensorSpec]) -> Vec<u8> {
 }
 
 /// A writer that counts the bytes written.
-struct ByteCounter<'a, W> {
-    inner: &'a mut W,
-    bytes: usize,
+pub(crate) struct ByteCounter<'a, W> {
+    pub(crate) inner: &'a mut W,
+    pub(crate) bytes: usize,
 }
 
 impl<W: Write> Write for ByteCounter<'_, W> {

@@ -125,6 +125,11 @@ impl ChatTemplate {
         Ok(ChatTemplate { environment, source: source.to_string(), file, variables })
     }
 
+    /// The Jinja source.
+    pub(crate) fn source(&self) -> &str {
+        &self.source
+    }
+
     /// Renders a conversation. With `add_generation_prompt`, what comes before an answer of the assistant is written at
     /// the end.
     ///

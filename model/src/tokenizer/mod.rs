@@ -15,8 +15,8 @@ pub use decode_stream::DecodeStream;
 
 use crate::hub;
 use codelsi_engine::{At, Error, Result};
-pub(crate) use pipeline::Position;
 use pipeline::{Pipeline, modernize_metaspace};
+pub(crate) use pipeline::{Position, flatten, prepend_scheme};
 use serde_json::Value;
 use special_tokens::{Settings, SpecialTokens, check_post_processor};
 use std::fs;
@@ -44,7 +44,7 @@ pub struct InfillTokens {
 }
 
 /// Upper limit of a token id: beyond every vocabulary (as in a model's config), and what is allocated by it is small.
-const MAX_ID: u64 = 1 << 24;
+pub(crate) const MAX_ID: u64 = 1 << 24;
 
 impl Tokenizer {
     /// Loads `tokenizer.json` from a folder, or the file itself, with the settings beside it.
@@ -118,6 +118,11 @@ impl Tokenizer {
     /// The infilling tokens, if the vocabulary has them.
     pub fn infill_tokens(&self) -> Option<InfillTokens> {
         self.infill
+    }
+
+    /// Tokens in front of a text that begins a sequence.
+    pub(crate) fn prefix(&self) -> &[u32] {
+        &self.special.prefix
     }
 
     /// Returns the text of a control token, e.g. `</s>`; `None` for other tokens.

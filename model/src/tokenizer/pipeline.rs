@@ -160,7 +160,7 @@ impl Normalizer for PositionedNormalizer<'_> {
 }
 
 /// Returns where a `Metaspace` puts its dummy space: first, always or never.
-fn prepend_scheme(step: &Value) -> &str {
+pub(crate) fn prepend_scheme(step: &Value) -> &str {
     match step["prepend_scheme"].as_str() {
         Some(scheme) => scheme,
         None if step["add_prefix_space"] == false => "never",
@@ -180,7 +180,7 @@ pub(super) fn modernize_metaspace(step: &mut Value) {
 }
 
 /// Appends the steps of a pre-tokenizer, those of its sequences in their places.
-fn flatten(step: &Value, steps: &mut Vec<Value>) {
+pub(crate) fn flatten(step: &Value, steps: &mut Vec<Value>) {
     match step["pretokenizers"].as_array() {
         Some(inner) if step["type"] == "Sequence" => inner.iter().for_each(|step| flatten(step, steps)),
         _ if step.is_null() => {}

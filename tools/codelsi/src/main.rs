@@ -14,8 +14,8 @@ use codelsi_experiment::command_line::command_line;
 use codelsi_experiment::output::Output;
 use codelsi_launch::start_threads;
 use commands::{
-    ablate, bench, curate, evaluate, generate, inspect, judge, merge, mkmodel, pipeline, plan, problems,
-    report, tokenize, train,
+    ablate, bench, curate, evaluate, export, generate, inspect, judge, merge, mkmodel, pipeline, plan,
+    problems, report, tokenize, train,
 };
 use std::process::ExitCode;
 
@@ -54,6 +54,7 @@ enum CliCommand {
     Evaluate(evaluate::EvaluateArgs),
     Judge(judge::JudgeArgs),
     Merge(merge::MergeArgs),
+    Export(export::ExportArgs),
     Pipeline(Box<pipeline::PipelineArgs>),
     Ablate(Box<ablate::AblateArgs>),
     Report(report::ReportArgs),
@@ -126,6 +127,7 @@ fn run(cli: Cli) -> Result<()> {
         Some(CliCommand::Evaluate(args)) => evaluate::run(&args, &out),
         Some(CliCommand::Judge(args)) => judge::run(&args, &out),
         Some(CliCommand::Merge(args)) => merge::run(&args, &out),
+        Some(CliCommand::Export(args)) => export::run(&args, &out),
         Some(CliCommand::Pipeline(args)) => pipeline::run(&args, &out),
         Some(CliCommand::Ablate(args)) => ablate::run(&args, &out),
         Some(CliCommand::Report(args)) => report::run(&args),

@@ -66,6 +66,33 @@ fn more_tokens_than_the_model_has_positions_are_refused() {
 }
 
 #[test]
+fn an_export_writes_a_file_and_a_modelfile_and_replaces_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (model, gguf) = (path("model"), path("out/tiny.gguf"));
+    assert!(codelsi(&["mkmodel", "--shape", "tiny", "--out", &model]).status.success());
+    let export = ["export", "--model", &model, "--gguf", &gguf, "--type", "q8_0", "--json"];
+    let output = codelsi(&export);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let json = String::from_utf8(output.stdout).unwrap();
+    assert!(json.starts_with("{\"out\":") && json.contains("\"type\":\"q8_0\""), "{json}");
+    assert!(std::fs::read(&gguf).unwrap().starts_with(b"GGUF"));
+    let modelfile = path("out/Modelfile");
+    assert!(std::fs::read_to_string(&modelfile).unwrap().contains("FROM ./tiny.gguf"));
+    std::fs::write(&modelfile, "FROM mine\n").unwrap();
+    std::fs::remove_file(&gguf).unwrap();
+    assert!(refused(&export).contains("is not overwritten"));
+    assert!(!Path::new(&gguf).exists());
+    for args in [
+        &["export", "--model", &model, "--gguf", &path("model/model.safetensors")][..],
+        &["export", "--model", &model, "--gguf-adapter", &gguf],
+        &["export", "--model", &model],
+    ] {
+        assert_eq!(codelsi(args).status.code(), Some(2), "{args:?}");
+    }
+}
+
+#[test]
 fn the_bare_command_prints_its_help_and_names_the_demo() {
     let output = codelsi(&[]);
     let text = String::from_utf8_lossy(&output.stdout);

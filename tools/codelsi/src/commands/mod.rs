@@ -4,6 +4,7 @@ pub mod ablate;
 pub mod bench;
 pub mod curate;
 pub mod evaluate;
+pub mod export;
 pub mod generate;
 pub mod inspect;
 pub mod judge;
