@@ -256,11 +256,11 @@ fn added_tokens_are_found_as_the_crate_finds_them() {
         (after(&plain, "<tool>b"), after(&plain, "a<tool>")),
         ("<tool> _ b".into(), "a <tool>".into())
     );
-    // Its normal form is `▁<tool>`, with the dummy space.
+    // Its piece is its normal form `▁<tool>`, with the dummy space.
     let normalized = with("normalized", true);
-    assert_eq!(encode(&normalized, "<tool>b"), "<tool> b");
-    assert_eq!(encode(&normalized, "a <tool>b<tool>"), "_ a <tool> b < t o o l >");
-    assert_eq!(after(&normalized, "<tool> <tool>"), "< t o o l > <tool>");
+    assert_eq!(encode(&normalized, "<tool>b"), "_<tool> b");
+    assert_eq!(encode(&normalized, "a <tool>b<tool>"), "_ a _<tool> b < t o o l >");
+    assert_eq!(after(&normalized, "<tool> <tool>"), "< t o o l > _<tool>");
     assert_eq!(encode(&with("lstrip", true), "a  <tool> b"), "_ a <tool> _ _ b");
     assert_eq!(encode(&with("rstrip", true), "a <tool>  b"), "_ a _ <tool> _ b");
     let single = with("single_word", true);
