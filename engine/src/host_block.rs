@@ -140,9 +140,12 @@ impl Drop for ChunkRange {
 mod tests {
     use super::*;
     use crate::memory::anonymous_bytes;
+    use crate::memory::tests::PROCESS_MEMORY;
+    use std::sync::PoisonError;
 
     #[test]
     fn blocks_are_zeroed_aligned_and_apart() {
+        let _alone = PROCESS_MEMORY.lock().unwrap_or_else(PoisonError::into_inner);
         let mut allocator = HostAllocator::default();
         for bytes in [0, 1, LARGE - 1, LARGE, LARGE + 1, 3 << 20, CHUNK - PAGE, CHUNK + 1] {
             let (mut a, b) = (allocator.alloc(bytes), allocator.alloc(bytes));
@@ -155,6 +158,7 @@ mod tests {
 
     #[test]
     fn a_freed_block_returns_its_memory_while_its_neighbour_lives() {
+        let _alone = PROCESS_MEMORY.lock().unwrap_or_else(PoisonError::into_inner);
         let mut allocator = HostAllocator::default();
         let mut blocks = [(); 2].map(|()| allocator.alloc(24 << 20));
         blocks.iter_mut().for_each(|block| block.bytes_mut().fill(1));

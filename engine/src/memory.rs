@@ -290,8 +290,12 @@ fn kilobytes(file: &str, key: &str) -> Option<usize> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+    use std::sync::PoisonError;
+
+    /// Held by tests that read or move the memory of the process.
+    pub(crate) static PROCESS_MEMORY: Mutex<()> = Mutex::new(());
 
     #[test]
     fn labels_follow_the_live_blocks_and_the_peak_stays() {
@@ -308,6 +312,7 @@ mod tests {
 
     #[test]
     fn the_system_tells_its_memory() {
+        let _alone = PROCESS_MEMORY.lock().unwrap_or_else(PoisonError::into_inner);
         let before = anonymous_bytes().unwrap();
         let block = std::hint::black_box(vec![1u8; 64 << 20]);
         assert!(
