@@ -109,7 +109,7 @@ fn group(completions: &[CompletionRecord]) -> HashMap<&str, Vec<usize>> {
     groups
 }
 
-/// How the samples of a run were drawn, by the keys of MultiPL-E's completions.
+/// Returns the sampling settings of a run, by the keys of MultiPL-E's completions.
 fn sampling_settings(protocol: &Protocol) -> Map<String, Value> {
     // By its decimal form: `pass_k.py` compares with 0.2.
     let decimal = |x: f32| x.to_string().parse::<f64>().unwrap_or(x.into());
@@ -121,7 +121,7 @@ fn sampling_settings(protocol: &Protocol) -> Map<String, Value> {
     settings.map(|(key, value)| (key.to_owned(), value)).into_iter().collect()
 }
 
-/// What a file says before its completions or results: the problem as it was judged, and the other keys of `object`.
+/// Returns the beginning of a file, before its completions or results: the problem as it was judged, and the other keys of `object`.
 fn header(problem: &Problem, object: Option<&Map<String, Value>>) -> Map<String, Value> {
     let mut header = Map::new();
     header.insert("name".into(), problem.name.as_str().into());

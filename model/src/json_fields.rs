@@ -89,10 +89,14 @@ impl<'a> Fields<'a> {
 
 /// Returns the beginning of a value, for a message of one line.
 pub(crate) fn shown(value: &Value) -> String {
+    shown_up_to(value, 60)
+}
+
+/// Returns the first `most` characters of a value, for a message of one line.
+pub(crate) fn shown_up_to(value: &Value, most: usize) -> String {
     let text = value.to_string();
-    let mut shown: String = text.chars().take(60).collect();
-    if shown.len() < text.len() {
-        shown.push_str("..");
+    match text.char_indices().nth(most) {
+        Some((end, _)) => format!("{}..", &text[..end]),
+        None => text,
     }
-    shown
 }

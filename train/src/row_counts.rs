@@ -23,7 +23,7 @@ pub struct RowCounts {
     pub unused_keys: BTreeMap<String, usize>,
     /// The files in the order in which they were read: data, replay, validation.
     pub files: Vec<FileCounts>,
-    /// What the folders hold that is no file of rows.
+    /// Files in the folders that hold no rows.
     pub other_files: Vec<PathBuf>,
 }
 

@@ -23,7 +23,7 @@ pub(crate) struct RunRows {
     files: Vec<FileCounts>,
     /// Files of validation rows that are no rows of the data.
     held_out_files: Vec<FileCounts>,
-    /// What was not read.
+    /// Counts of what was not read.
     unread: RowCounts,
 }
 

@@ -88,7 +88,7 @@ pub fn multi_lora(cx: &Ctx, x: &Tensor, targets: &[LoraLinear], adapter_ids: &Te
 /// launch where there are few rows. Inference only.
 ///
 /// # Errors
-/// As these have.
+/// As [`lora`] and [`multi_lora`].
 pub fn lora_decode(
     cx: &Ctx,
     x: &Tensor,

@@ -40,7 +40,7 @@ pub struct AdapterConfig {
     pub dropout: f32,
     /// The adapted linears, PEFT's `target_modules`; unused by a bottleneck.
     pub targets: BTreeSet<LinearName>,
-    /// Which of them are adapted, with which rank and alpha, where that differs by module.
+    /// Rank and alpha of each adapted module, where they differ or not all linears of a name are adapted.
     pub patterns: Option<ModulePatterns>,
     /// Modules of the base that the adapter holds and trains in full, PEFT's `modules_to_save`.
     pub modules_to_save: Vec<String>,

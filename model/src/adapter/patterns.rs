@@ -35,9 +35,9 @@ pub struct ModulePatterns {
 
 /// The modules that a setting selects.
 enum Selection {
-    /// Those whose path is one of these names, or ends with one after a dot.
+    /// Modules whose path is one of these names, or ends with one after a dot.
     Names(Vec<String>),
-    /// Those whose complete path a regular expression matches.
+    /// Modules whose complete path a regular expression matches.
     Pattern(Regex),
     /// Every linear but the head.
     AllLinear,
@@ -46,7 +46,7 @@ enum Selection {
 /// The values that a setting gives to the modules of its patterns: those of the first that matches count.
 struct Overrides<T>(Vec<(Regex, T)>);
 
-/// What the settings of an `adapter_config.json` choose: the linears that are adapted, and their rank and alpha where
+/// Choice of the settings of an `adapter_config.json`: the linears that are adapted, and their rank and alpha where
 /// they are not all alike.
 pub(super) type Targets = (BTreeSet<LinearName>, Option<ModulePatterns>);
 

@@ -55,7 +55,7 @@ const WITHOUT_EFFECT: [&str; 13] = [
 /// Initializations after which the base is what it was.
 const PLAIN_INITS: [&str; 3] = ["gaussian", "eva", "orthogonal"];
 
-/// What an adapter folder says without its model.
+/// Description of an adapter folder without its model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AdapterSummary {
     pub method: Method,

@@ -5,6 +5,7 @@ use super::writer::{Metadata, Value};
 use crate::chat_template::ChatTemplate;
 use crate::config::ModelConfig;
 use crate::end_tokens::end_tokens;
+use crate::json_fields::shown_up_to;
 use crate::tokenizer::{MAX_ID, Tokenizer, flatten, prepend_scheme};
 use codelsi_engine::{At, Error, Result};
 use serde_json::Value as Json;
@@ -19,6 +20,9 @@ const CONTROL: i32 = 3;
 const USER_DEFINED: i32 = 4;
 const UNUSED: i32 = 5;
 const BYTE: i32 = 6;
+
+/// Characters of a step that a message shows.
+const STEP_SHOWN: usize = 200;
 
 /// Score of a piece that no merge makes: below that of every merge.
 const NO_MERGE: f32 = -1e9;
@@ -231,13 +235,21 @@ fn sentencepiece_steps(normalizer: &Json, steps: &[Json]) -> Result<(bool, Optio
         match step["type"].as_str() {
             Some("Prepend") if step["prepend"] == SPACE => space = true,
             Some("Replace") if step["pattern"]["String"] == " " && step["content"] == SPACE => {}
-            _ => return Err(Error::new(format!("normalizer {} has no name in llama.cpp", shorten(step)))),
+            _ => {
+                return Err(Error::new(format!(
+                    "normalizer {} has no name in llama.cpp",
+                    shown_up_to(step, STEP_SHOWN)
+                )));
+            }
         }
     }
     let mut note = None;
     for step in steps {
         if step["type"] != "Metaspace" || step["replacement"].as_str().is_some_and(|text| text != SPACE) {
-            return Err(Error::new(format!("pre-tokenizer {} has no name in llama.cpp", shorten(step))));
+            return Err(Error::new(format!(
+                "pre-tokenizer {} has no name in llama.cpp",
+                shown_up_to(step, STEP_SHOWN)
+            )));
         }
         if prepend_scheme(step) != "never" {
             space = true;
@@ -259,7 +271,10 @@ fn byte_level_normalizer(normalizer: &Json) -> Result<Option<String>> {
                 .into(),
         )),
         Some("Sequence") if normalizer["normalizers"].as_array().is_some_and(Vec::is_empty) => Ok(None),
-        Some(_) => Err(Error::new(format!("normalizer {} has no name in llama.cpp", shorten(normalizer)))),
+        Some(_) => Err(Error::new(format!(
+            "normalizer {} has no name in llama.cpp",
+            shown_up_to(normalizer, STEP_SHOWN)
+        ))),
     }
 }
 
@@ -283,7 +298,7 @@ fn pre_tokenizer(steps: &[Json], ignore_merges: bool) -> Result<&'static str> {
         }
         _ => Err(Error::new(format!(
             "pre-tokenizer {} has no name in llama.cpp that is known here",
-            shorten(&Json::from(described))
+            shown_up_to(&Json::from(described), STEP_SHOWN)
         ))),
     }
 }
@@ -303,15 +318,6 @@ fn describe_step(step: &Json) -> String {
             }
         }
         _ => step.to_string(),
-    }
-}
-
-/// Returns the beginning of a step's JSON, in one line.
-fn shorten(step: &Json) -> String {
-    let text = step.to_string();
-    match text.char_indices().nth(200) {
-        Some((end, _)) => format!("{}...", &text[..end]),
-        None => text,
     }
 }
 

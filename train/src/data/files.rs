@@ -17,7 +17,7 @@ const MAX_DEPTH: usize = 16;
 #[derive(Debug, Default)]
 pub(super) struct Files {
     pub rows: Vec<PathBuf>,
-    /// What folders hold beside them.
+    /// Files that folders hold beside them.
     pub others: Vec<PathBuf>,
 }
 

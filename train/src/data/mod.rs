@@ -81,7 +81,7 @@ pub struct Dataset {
     /// Keys that are no part of a conversation, with the number of rows that have them.
     pub unused_keys: BTreeMap<String, usize>,
     pub files: Vec<FileCounts>,
-    /// What the folders hold that is no file of rows.
+    /// Files in the folders that hold no rows.
     pub other_files: Vec<PathBuf>,
 }
 

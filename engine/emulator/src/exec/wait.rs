@@ -17,7 +17,7 @@ const ASIDE: usize = 64;
 /// Time between two looks at the memory that blocks wait for.
 const LOOK: Duration = Duration::from_micros(200);
 
-/// What a block had counted.
+/// Counts of a block at an earlier point.
 #[derive(Debug)]
 pub struct Counted {
     counters: Counters,

@@ -138,7 +138,7 @@ impl Lanes for Portable {
     }
 }
 
-/// What the words of A and B hold.
+/// Contents of the words of A and B.
 pub(super) trait Format<L: Lanes> {
     /// Words of A that a word of B meets.
     const A_WORDS: usize;

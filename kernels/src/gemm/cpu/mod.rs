@@ -212,7 +212,7 @@ pub(crate) fn accumulate(
     PACKED.set((a, b));
 }
 
-/// Where the words of B's panels come from, and what multiplies them.
+/// Source of the words of B's panels, and the kernel that multiplies them.
 struct PanelSource<'a> {
     b: Matrix<'a>,
     precision: Precision,
