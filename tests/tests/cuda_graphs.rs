@@ -54,12 +54,10 @@ fn requests() -> Vec<GenerationRequest> {
     let shapes = [(5, 2, 12), (9, 3, 7), (1, 1, 15), (14, 3, 10)];
     let request =
         |(sampling, (prompt, n, max_tokens)): (SamplingParams, (u32, usize, usize))| GenerationRequest {
-            prompt: (0..prompt).map(|i| 3 + (i * 37 + prompt) % 500).collect(),
             n,
-            max_tokens,
             sampling,
-            stop: Vec::new(),
             stop_at_eos: false,
+            ..GenerationRequest::greedy((0..prompt).map(|i| 3 + (i * 37 + prompt) % 500).collect(), max_tokens)
         };
     ways.into_iter().zip(shapes).map(request).collect()
 }

@@ -55,12 +55,10 @@ fn requests() -> Vec<GenerationRequest> {
     ways.into_iter()
         .zip(lengths)
         .map(|(sampling, length)| GenerationRequest {
-            prompt: (0..length).map(|i| 3 + (i * 37 + length) % 500).collect(),
             n: 3,
-            max_tokens: 20,
             sampling,
-            stop: Vec::new(),
             stop_at_eos: false,
+            ..GenerationRequest::greedy((0..length).map(|i| 3 + (i * 37 + length) % 500).collect(), 20)
         })
         .collect()
 }

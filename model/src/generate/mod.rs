@@ -11,5 +11,5 @@ mod request;
 mod scheduler;
 mod stop_checker;
 
-pub use request::{Completion, FinishReason, GenerationRequest, SamplingParams};
+pub use request::{AdapterId, Completion, FinishReason, GenerationRequest, SamplingParams};
 pub use scheduler::{SchedulerConfig, generate};

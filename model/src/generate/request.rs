@@ -44,9 +44,23 @@ pub struct GenerationRequest {
     pub sampling: SamplingParams,
     /// Stop strings: a completion ends before the first of them.
     pub stop: Vec<String>,
+    /// Tokens that end a completion, beside those that end a text.
+    pub stop_token_ids: Vec<u32>,
     /// False to continue past the end-of-text token (vLLM's `ignore_eos`).
     pub stop_at_eos: bool,
+    /// The adapter of an engine's stack that computes it; none: the model as it is.
+    pub adapter: Option<AdapterId>,
+    /// The client that sent it, whose share of an engine is limited; all of an address or a key, for example.
+    pub client: u64,
+    /// Number of most probable tokens, with their log-probabilities, told for each generated token.
+    pub top_logprobs: usize,
+    /// True to be told the log-probabilities of the prompt's tokens too.
+    pub prompt_logprobs: bool,
 }
+
+/// Identifies an adapter of an [`crate::generate::Engine`]. No two adapters of a process have the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct AdapterId(pub(super) u64);
 
 impl GenerationRequest {
     /// A request for one greedy completion.
@@ -57,7 +71,12 @@ impl GenerationRequest {
             max_tokens,
             sampling: SamplingParams::default(),
             stop: Vec::new(),
+            stop_token_ids: Vec::new(),
             stop_at_eos: true,
+            adapter: None,
+            client: 0,
+            top_logprobs: 0,
+            prompt_logprobs: false,
         }
     }
 

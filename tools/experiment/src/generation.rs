@@ -73,15 +73,14 @@ fn complete_on_rank(
         Prompt::Ids(ids) => (ids.clone(), None),
     };
     let request = GenerationRequest {
-        prompt,
         n: options.n,
-        max_tokens: options.max_tokens,
         sampling: options.sampling.clone(),
         stop: match options.ignore_eos {
             true => options.stop.clone(),
             false => loaded.stop_strings(&options.stop, template)?,
         },
         stop_at_eos: !options.ignore_eos,
+        ..GenerationRequest::greedy(prompt, options.max_tokens)
     };
     let scheduler = SchedulerConfig { page_size: options.page_size, ..SchedulerConfig::default() };
     let requests = [request];

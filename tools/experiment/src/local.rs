@@ -161,9 +161,7 @@ fn encode(loaded: &InferenceModel, request: &CompletionRequest) -> Result<Vec<u3
 /// Tokenizes a request.
 fn to_generation(loaded: &InferenceModel, request: &CompletionRequest) -> Result<GenerationRequest> {
     Ok(GenerationRequest {
-        prompt: encode(loaded, request)?,
         n: request.n,
-        max_tokens: request.max_tokens,
         sampling: SamplingParams {
             temperature: request.temperature,
             top_p: request.top_p,
@@ -171,7 +169,7 @@ fn to_generation(loaded: &InferenceModel, request: &CompletionRequest) -> Result
             ..SamplingParams::default()
         },
         stop: loaded.stop_strings(&request.stop, template(request))?,
-        stop_at_eos: true,
+        ..GenerationRequest::greedy(encode(loaded, request)?, request.max_tokens)
     })
 }
 
