@@ -1,5 +1,6 @@
 //! Requests and their completions.
 
+use crate::adapter_stack::AdapterId;
 use codelsi_engine::{Error, Result};
 
 /// Parameters by which tokens are sampled.
@@ -58,10 +59,6 @@ pub struct GenerationRequest {
     pub prompt_logprobs: bool,
 }
 
-/// Identifies an adapter of an [`crate::generate::Engine`]. No two adapters of a process have the same.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct AdapterId(pub(super) u64);
-
 impl GenerationRequest {
     /// A request for one greedy completion.
     pub fn greedy(prompt: Vec<u32>, max_tokens: usize) -> Self {
@@ -88,9 +85,6 @@ impl GenerationRequest {
         let length = self.prompt.len().saturating_add(self.max_tokens);
         if self.prompt.is_empty() {
             return Err(Error::new("the prompt has no token"));
-        }
-        if self.max_tokens == 0 {
-            return Err(Error::new("no token was asked for; give --max-tokens 1 or more"));
         }
         if let Some(id) = self.prompt.iter().find(|&&id| id as usize >= vocab) {
             return Err(Error::new(format!("prompt token {id} is outside the vocabulary of {vocab}")));
@@ -135,4 +129,13 @@ pub struct Completion {
     /// log p of each token under the model's distribution, before temperature and filters.
     pub logprobs: Vec<f32>,
     pub finish_reason: FinishReason,
+}
+
+/// A token and its log-probability under the model's distribution, before penalties, temperature and filters.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TokenLogprob {
+    pub id: u32,
+    pub logprob: f32,
+    /// The most probable tokens with theirs, most probable first, as many as the request wants.
+    pub top: Vec<(u32, f32)>,
 }
