@@ -133,7 +133,7 @@ impl<'a> Scheduler<'a> {
             rows: sequences + max(&|r| r.prompt.len().min(limits.prefill_chunk)),
             sequences,
             width,
-            penalized: sequences * max(&|r| if penalizes_repetition(r) { tokens(r) } else { 0 }),
+            penalized: sequences * max(&|r| if penalizes_tokens(r) { tokens(r) } else { 0 }),
         };
         let mut cache = KvCache::new(device, model, sequences + 1, pages, limits.page_size);
         Ok(Scheduler {
@@ -258,7 +258,7 @@ impl<'a> Scheduler<'a> {
 
     /// Returns the sampling parameters of every running sequence's next token.
     fn sampling_params(&self) -> Result<PackedParams> {
-        let previous = |s: &Sequence| match penalizes_repetition(&self.requests[s.request]) {
+        let previous = |s: &Sequence| match penalizes_tokens(&self.requests[s.request]) {
             true => s.tokens.iter().map(|&t| t as i32).collect(),
             false => Vec::new(),
         };
@@ -275,7 +275,10 @@ impl<'a> Scheduler<'a> {
             top_p: s.top_p,
             min_p: s.min_p,
             repetition_penalty: s.repetition_penalty,
+            frequency_penalty: s.frequency_penalty,
+            presence_penalty: s.presence_penalty,
             previous,
+            prompt_len: sequence.prompt_len.min(previous.len()),
             key: RngKey { seed: s.seed, step: sequence.tokens.len() as u32, site: sequence.sample as u32 },
         }
     }
@@ -335,8 +338,9 @@ fn push_rows(
 }
 
 /// True if a request's sampling reads its previous tokens.
-fn penalizes_repetition(request: &GenerationRequest) -> bool {
-    request.sampling.repetition_penalty != 1.0
+fn penalizes_tokens(request: &GenerationRequest) -> bool {
+    let s = &request.sampling;
+    s.repetition_penalty != 1.0 || s.frequency_penalty != 0.0 || s.presence_penalty != 0.0
 }
 
 /// The waves of all requests, in their order. The completions of one that has more than a batch are split, so that some
