@@ -49,7 +49,14 @@ fn requests() -> Vec<GenerationRequest> {
             seed: 3,
             ..SamplingParams::default()
         },
-        SamplingParams { temperature: 1.3, min_p: 0.05, seed: 4, ..SamplingParams::default() },
+        SamplingParams {
+            temperature: 1.3,
+            min_p: 0.05,
+            frequency_penalty: 0.7,
+            presence_penalty: -0.2,
+            seed: 4,
+            ..SamplingParams::default()
+        },
     ];
     let shapes = [(5, 2, 12), (9, 3, 7), (1, 1, 15), (14, 3, 10)];
     let request =

@@ -4,8 +4,8 @@ use codelsi_engine::{DType, Device};
 use codelsi_model::adapter::Adapter;
 use codelsi_model::config::LinearName;
 use codelsi_model::generate::{
-    AddError, AdapterSlots, Completion, Engine, EngineConfig, Event, FinishReason, GenerationRequest, RequestId,
-    SamplingParams, SchedulerConfig, generate,
+    AdapterSlots, AddError, Completion, Engine, EngineConfig, Event, FinishReason, GenerationRequest,
+    RequestId, SamplingParams, SchedulerConfig, generate,
 };
 use codelsi_model::llama::Llama;
 use codelsi_model::tokenizer::Tokenizer;
@@ -125,7 +125,11 @@ fn requests_that_come_and_go_get_what_each_gets_alone() {
             assert_eq!(stats.prefix_hit_tokens > 0, prefix_cache, "{stats:?}");
             for (i, &id) in ids.iter().enumerate() {
                 if i % 5 != 2 {
-                    assert_eq!(collected.of(id), alone(&model, &fixture.tokenizer, &request(i)), "request {i}");
+                    assert_eq!(
+                        collected.of(id),
+                        alone(&model, &fixture.tokenizer, &request(i)),
+                        "request {i}"
+                    );
                 }
             }
         }
@@ -185,8 +189,11 @@ fn rows_of_one_batch_use_their_own_adapters() {
         for compute in [DType::F32, DType::BF16] {
             let load = || load_model(fixture.folder.path(), &device, compute);
             let model = load();
-            let adapters =
-                [adapter(&model, 1, 4, &[Q, V]), adapter(&model, 2, 2, &[O, Gate, Up]), adapter(&model, 3, 8, &[Q, Down])];
+            let adapters = [
+                adapter(&model, 1, 4, &[Q, V]),
+                adapter(&model, 2, 2, &[O, Gate, Up]),
+                adapter(&model, 3, 8, &[Q, Down]),
+            ];
             let room = AdapterSlots { count: 2, rank: 8 };
             let config = EngineConfig { adapters: room, ..config(200) };
             let mut engine = Engine::new(&device, &model, Some(&fixture.tokenizer), config).unwrap();
@@ -203,7 +210,8 @@ fn rows_of_one_batch_use_their_own_adapters() {
                 model.attach(&adapters[i], Trainable::Nothing).unwrap();
                 alone(&model, &fixture.tokenizer, &request(4))
             };
-            let wanted = [alone(&model, &fixture.tokenizer, &request(4)), attached(0), attached(1), attached(0)];
+            let wanted =
+                [alone(&model, &fixture.tokenizer, &request(4)), attached(0), attached(1), attached(0)];
             assert_ne!(wanted[0], wanted[1]);
             assert_ne!(wanted[1], wanted[2]);
             for (id, wanted) in ids.into_iter().zip(wanted) {
@@ -230,7 +238,9 @@ fn what_cannot_be_one_of_several_is_refused_in_one_line() {
     let mut refuse = |adapter: &Adapter| engine.load_adapter(adapter).unwrap_err().to_string();
     assert!(refuse(&adapter(&model, 1, 8, &[LinearName::Q])).contains("rank 8 exceeds the 4"));
     let mut saved = adapter(&model, 1, 2, &[LinearName::Q]);
-    saved.saved.insert("lm_head.weight".into(), device.zeros(codelsi_engine::Label::Adapters, [1], DType::F32));
+    saved
+        .saved
+        .insert("lm_head.weight".into(), device.zeros(codelsi_engine::Label::Adapters, [1], DType::F32));
     assert!(refuse(&saved).contains("merge it"));
     let mut attached = load_model(fixture.folder.path(), &device, DType::F32);
     attached.attach(&adapter(&model, 1, 2, &[LinearName::Q]), Trainable::Nothing).unwrap();
@@ -288,7 +298,9 @@ fn log_probabilities_are_those_of_the_model() {
         for event in &events {
             match event {
                 Event::Prefilled { request, prompt, .. } if *request == told => of_prompt.clone_from(prompt),
-                Event::Token { request, sample: 1, token, .. } if *request == told => tops.push(token.clone()),
+                Event::Token { request, sample: 1, token, .. } if *request == told => {
+                    tops.push(token.clone())
+                }
                 _ => {}
             }
         }

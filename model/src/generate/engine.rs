@@ -198,7 +198,7 @@ impl<'m> Engine<'m> {
             rows: sequences + scheduler.prefill_chunk.min(requests.iter().map(|r| r.prompt.len()).sum()),
             sequences,
             width,
-            penalized: sequences * max(&|r| if penalizes_repetition(r) { tokens(r) } else { 0 }),
+            penalized: sequences * max(&|r| if penalizes_tokens(r) { tokens(r) } else { 0 }),
         };
         Engine::with_capacity(device, model, tokenizer, config, capacity)
     }
@@ -402,7 +402,7 @@ impl<'m> Engine<'m> {
 
     /// Returns the sampling parameters of the next token of each (sequence, sample).
     fn sampling_params(&self, samplers: &[(&Sequence, usize)]) -> Result<PackedParams> {
-        let previous = |&(s, _): &(&Sequence, usize)| match penalizes_repetition(&s.request) {
+        let previous = |&(s, _): &(&Sequence, usize)| match penalizes_tokens(&s.request) {
             true => s.tokens.iter().map(|&t| t as i32).collect(),
             false => Vec::new(),
         };
@@ -533,14 +533,18 @@ fn row_params<'p>(sequence: &Sequence, sample: usize, previous: &'p [i32]) -> Ro
         top_p: s.top_p,
         min_p: s.min_p,
         repetition_penalty: s.repetition_penalty,
+        frequency_penalty: s.frequency_penalty,
+        presence_penalty: s.presence_penalty,
         previous,
+        prompt_len: sequence.request.prompt.len().min(previous.len()),
         key: RngKey { seed: s.seed, step: sequence.tokens.len() as u32, site: sample as u32 },
     }
 }
 
 /// True if a request's sampling reads its previous tokens.
-fn penalizes_repetition(request: &GenerationRequest) -> bool {
-    request.sampling.repetition_penalty != 1.0
+fn penalizes_tokens(request: &GenerationRequest) -> bool {
+    let s = &request.sampling;
+    s.repetition_penalty != 1.0 || s.frequency_penalty != 0.0 || s.presence_penalty != 0.0
 }
 
 /// Number of a request's samples that begin together: all of them, or a part where they are more than a batch, so that some

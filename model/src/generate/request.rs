@@ -16,6 +16,10 @@ pub struct SamplingParams {
     pub min_p: f32,
     /// Divides positive logits of the prompt's and the completion's tokens and multiplies negative ones; 1: off.
     pub repetition_penalty: f32,
+    /// Taken from the logit of a token of the completion once for each time that it was generated; 0: off.
+    pub frequency_penalty: f32,
+    /// Taken from the logits of the completion's tokens; 0: off.
+    pub presence_penalty: f32,
     /// Seed of the random numbers: an equal seed gives equal text, in any batch.
     pub seed: u64,
 }
@@ -28,6 +32,8 @@ impl Default for SamplingParams {
             top_p: 1.0,
             min_p: 0.0,
             repetition_penalty: 1.0,
+            frequency_penalty: 0.0,
+            presence_penalty: 0.0,
             seed: 0,
         }
     }

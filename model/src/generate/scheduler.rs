@@ -300,11 +300,14 @@ mod tests {
                 let [arrives, size, n, cancelled] = words(step);
                 if arrives.is_multiple_of(3) && next <= 30 {
                     let prompt = (0..1 + size % 14).map(|i| (i < size / 16 % 14) as u32).collect();
-                    world.add(next, GenerationRequest {
-                        n: 1 + n % 3,
-                        adapter: [None, Some(AdapterId(3))][n / 4 % 2],
-                        ..GenerationRequest::greedy(prompt, 1 + n / 8 % 10)
-                    });
+                    world.add(
+                        next,
+                        GenerationRequest {
+                            n: 1 + n % 3,
+                            adapter: [None, Some(AdapterId(3))][n / 4 % 2],
+                            ..GenerationRequest::greedy(prompt, 1 + n / 8 % 10)
+                        },
+                    );
                     next += 1;
                 }
                 if cancelled.is_multiple_of(17) {
