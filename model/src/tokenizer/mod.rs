@@ -220,6 +220,11 @@ impl Tokenizer {
         }
     }
 
+    /// Returns the bytes that a token adds to a text; none for control tokens.
+    pub fn token_bytes(&self, id: u32) -> &[u8] {
+        self.token_bytes.get(id)
+    }
+
     /// Decodes ids that follow others.
     pub fn decode_continuation(&self, ids: &[u32]) -> String {
         let bytes: Vec<u8> = ids.iter().flat_map(|&id| self.token_bytes.get(id)).copied().collect();
