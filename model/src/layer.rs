@@ -7,6 +7,7 @@
 
 use crate::adapter::Adapter;
 use crate::adapter::method::{SUBLAYERS, bottleneck_path};
+use crate::adapter_stack::RowAdapters;
 use crate::bound_adapter::{self, AdaptedLinear, BoundAdapter};
 use crate::checkpoint::TensorSlice;
 use crate::config::{self, ModelConfig};
@@ -57,6 +58,8 @@ pub struct RowContext<'a> {
     pub dropout_keys: Option<&'a Tensor>,
     /// Counters of adapters' launches; given in serving.
     pub turns: Option<&'a Turns>,
+    /// The adapters of rows that each have their own; given in serving, where none is attached.
+    pub adapters: Option<RowAdapters<'a>>,
 }
 
 /// Queries, keys and values of a layer.
@@ -186,6 +189,12 @@ impl Layer {
         adapted.try_for_each(|(weight, adapter)| adapter.precompute(cx, weight))
     }
 
+    /// True if an adapter is attached.
+    pub(crate) fn has_adapter(&self) -> bool {
+        let linears = self.projections.iter().any(|projection| projection.adapter.is_some());
+        linears || self.bottlenecks.iter().any(Option::is_some)
+    }
+
     /// This rank's heads.
     pub fn heads(&self) -> Heads {
         self.heads
@@ -265,11 +274,9 @@ impl Layer {
     /// See [`Layer::qkv`].
     pub fn mlp(&self, cx: &Ctx, normed: &Tensor, rows: RowContext, dropout: DropoutRate) -> Result<Tensor> {
         use config::LinearName::{Down, Gate, Up};
+        let plain = [Gate, Up].iter().all(|&l| !self.is_adapted(l, rows));
         let x = match [Gate, Up].map(|l| &self.projections[l as usize]) {
-            [
-                gate @ Projection { adapter: None, bias: None, .. },
-                up @ Projection { adapter: None, bias: None, .. },
-            ] => {
+            [gate @ Projection { bias: None, .. }, up @ Projection { bias: None, .. }] if plain => {
                 let (input, [gate, up]) = (gate.input(cx, normed)?, [gate, up].map(|p| p.weight.get(cx)));
                 gated_linear(cx, &input, [&gate?, &up?]).at("gate_proj+up_proj")?
             }
@@ -335,24 +342,51 @@ impl Layer {
         let projections: Vec<&Projection> = group.iter().map(|&l| &self.projections[l as usize]).collect();
         let x = projections[0].input(cx, x)?;
         let weights = projections.iter().map(|p| p.weight.get(cx)).collect::<Result<Vec<_>>>()?;
-        let adapted = projections.iter().zip(&weights).map(|(p, w)| p.adapted(cx, w));
-        let adapted: Vec<AdaptedLinear> = adapted.filter_map(Result::transpose).collect::<Result<_>>()?;
         let names = || group.iter().map(|l| l.name()).collect::<Vec<_>>().join("+");
         let mask = self.dropout_mask(cx, group[0], rows, dropout, projections[0].first_channel());
-        let adapted_outs = match adapted.is_empty() {
-            true => Vec::new(),
-            false => bound_adapter::forward(cx, &x, &adapted, mask, rows.turns).at(names())?,
-        };
-        let base = projections.iter().zip(&weights).filter(|(p, _)| p.adapter.is_none());
+        let adapted_outs = self.adapted_outs(cx, &x, group, &weights, rows, mask).at(names())?;
+        let base = group.iter().zip(&weights).filter(|(l, _)| !self.is_adapted(**l, rows));
         let base_outs = linears(cx, &x, &base.map(|(_, w)| w).collect::<Vec<_>>()).at(names())?;
         let (mut adapted_outs, mut base_outs) = (adapted_outs.into_iter(), base_outs.into_iter());
         let mut outs = Vec::with_capacity(group.len());
-        for (l, projection) in group.iter().zip(&projections) {
-            let made = if projection.adapter.is_some() { adapted_outs.next() } else { base_outs.next() };
+        for (&l, projection) in group.iter().zip(&projections) {
+            let made = if self.is_adapted(l, rows) { adapted_outs.next() } else { base_outs.next() };
             let y = made.ok_or_else(|| Error::new("the adapter returned too few outputs"))?;
             outs.push(projection.output(cx, y).at(l.name())?);
         }
         Ok(outs)
+    }
+
+    /// True if an adapter changes the linear: the attached one, or one of the rows'.
+    fn is_adapted(&self, linear: config::LinearName, rows: RowContext) -> bool {
+        self.projections[linear as usize].adapter.is_some()
+            || rows.adapters.is_some_and(|adapters| adapters.adapts(self.index, linear))
+    }
+
+    /// Returns the outputs of the adapted linears of `group`, whose `weights` are given, in their order.
+    fn adapted_outs(
+        &self,
+        cx: &Ctx,
+        x: &Tensor,
+        group: &[config::LinearName],
+        weights: &[Tensor],
+        rows: RowContext,
+        mask: Option<Dropout>,
+    ) -> Result<Vec<Tensor>> {
+        if let (Some(adapters), Some(turns)) = (rows.adapters, rows.turns) {
+            let adapted = group.iter().copied().zip(weights).filter(|&(l, _)| self.is_adapted(l, rows));
+            let adapted: Vec<_> = adapted.collect();
+            return match adapted.is_empty() {
+                true => Ok(Vec::new()),
+                false => adapters.forward(cx, x, self.index, &adapted, turns),
+            };
+        }
+        let adapted = group.iter().zip(weights).map(|(&l, w)| self.projections[l as usize].adapted(cx, w));
+        let adapted: Vec<AdaptedLinear> = adapted.filter_map(Result::transpose).collect::<Result<_>>()?;
+        match adapted.is_empty() {
+            true => Ok(Vec::new()),
+            false => bound_adapter::forward(cx, x, &adapted, mask, rows.turns),
+        }
     }
 
     /// Every local tensor, named as in a checkpoint or an adapter file, in a fixed order.

@@ -8,6 +8,7 @@
 //! ```
 
 pub mod adapter;
+mod adapter_stack;
 mod bound_adapter;
 pub mod chat_template;
 pub mod checkpoint;

@@ -248,6 +248,11 @@ impl Llama {
         Ok(other)
     }
 
+    /// True if an adapter is attached.
+    pub fn has_adapter(&self) -> bool {
+        !self.replaced.is_empty() || self.layers.iter().any(|layer| layer.has_adapter())
+    }
+
     /// This rank, and the layout in which it holds the model.
     pub fn rank_layout(&self) -> &RankLayout {
         &self.rank_layout
@@ -297,6 +302,7 @@ impl Llama {
                     rope: &rope,
                     dropout_keys: Some(&batch.dropout_keys),
                     turns: None,
+                    adapters: None,
                 };
                 let attend = |cx: &Ctx, qkv| {
                     let Qkv { q, k, v } = layer.rotate(cx, qkv, rows)?;

@@ -49,7 +49,14 @@ fn requests() -> Vec<GenerationRequest> {
             seed: 3,
             ..SamplingParams::default()
         },
-        SamplingParams { temperature: 1.3, min_p: 0.05, seed: 4, ..SamplingParams::default() },
+        SamplingParams {
+            temperature: 1.3,
+            min_p: 0.05,
+            frequency_penalty: 0.7,
+            presence_penalty: -0.2,
+            seed: 4,
+            ..SamplingParams::default()
+        },
     ];
     let shapes = [(5, 2, 12), (9, 3, 7), (1, 1, 15), (14, 3, 10)];
     let request =
@@ -57,7 +64,10 @@ fn requests() -> Vec<GenerationRequest> {
             n,
             sampling,
             stop_at_eos: false,
-            ..GenerationRequest::greedy((0..prompt).map(|i| 3 + (i * 37 + prompt) % 500).collect(), max_tokens)
+            ..GenerationRequest::greedy(
+                (0..prompt).map(|i| 3 + (i * 37 + prompt) % 500).collect(),
+                max_tokens,
+            )
         };
     ways.into_iter().zip(shapes).map(request).collect()
 }

@@ -43,12 +43,17 @@ fn requests() -> Vec<GenerationRequest> {
         min_p,
         repetition_penalty,
         seed,
+        ..SamplingParams::default()
     };
     let ways = [
         sampling(1, 0.0, 0, 1.0, 0.0, 1.0),
         sampling(2, 1.0, 0, 1.0, 0.0, 1.0),
         sampling(3, 0.7, 20, 0.9, 0.0, 1.1),
-        sampling(4, 1.3, 0, 1.0, 0.05, 1.0),
+        SamplingParams {
+            frequency_penalty: 0.5,
+            presence_penalty: 0.3,
+            ..sampling(4, 1.3, 0, 1.0, 0.05, 1.0)
+        },
         sampling(5, 0.2, 0, 0.95, 0.0, 1.0),
     ];
     let lengths = [1, 7, 16, 33, 90];
@@ -61,6 +66,27 @@ fn requests() -> Vec<GenerationRequest> {
             ..GenerationRequest::greedy((0..length).map(|i| 3 + (i * 37 + length) % 500).collect(), 20)
         })
         .collect()
+}
+
+/// A prompt of one token: the penalties must not reach it, and must end the repetition of a greedy completion.
+#[test]
+fn penalties_are_of_the_completion() {
+    let complete_with = |sampling: SamplingParams, prompt: Vec<u32>| {
+        let request =
+            GenerationRequest { sampling, stop_at_eos: false, ..GenerationRequest::greedy(prompt, 30) };
+        complete(DType::F32, &[request], SchedulerConfig::default())[0][0].token_ids.clone()
+    };
+    let distinct = |ids: &[u32]| ids.iter().collect::<std::collections::HashSet<_>>().len();
+    let plain = complete_with(SamplingParams::default(), vec![7]);
+    let penalized = SamplingParams { presence_penalty: 1e30, ..SamplingParams::default() };
+    let never_twice = complete_with(penalized.clone(), vec![7]);
+    assert_eq!(distinct(&never_twice), 30, "{never_twice:?}");
+    // The first token is generated after nothing: the prompt's own tokens are free.
+    assert_eq!(never_twice[0], plain[0]);
+    let prompted = complete_with(penalized, vec![7, plain[0], 7]);
+    assert_eq!(prompted[0], complete_with(SamplingParams::default(), vec![7, plain[0], 7])[0]);
+    let often = SamplingParams { frequency_penalty: -1e30, ..SamplingParams::default() };
+    assert_eq!(distinct(&complete_with(often, vec![7])), 1);
 }
 
 #[test]

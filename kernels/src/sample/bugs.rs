@@ -20,20 +20,74 @@ pub const BUGS: &[Bug] = &[
     Bug::new(
         "sample.cu",
         "a penalty makes negative logits likelier",
-        ["logit > 0.0f ? logit / penalty : logit * penalty", "logit / penalty"],
+        ["logit > 0.0f ? logit / repetition : __fmul_rn(logit, repetition)", "logit / repetition"],
         (F32, "B=12 V=100 all negative"),
     ),
     Bug::new(
         "sample.cu",
-        "no barrier between the marks of previous tokens and their reading",
-        ["1u << id % 32);\n    }\n    __syncthreads();\n", "1u << id % 32);\n    }\n"],
+        "no barrier between the marks of previous tokens and their counting",
+        ["counts[id] = 0;\n    }\n    __syncthreads();\n", "counts[id] = 0;\n    }\n"],
         (F32, "B=12 V=70"),
     ),
     Bug::new(
         "sample.cu",
         "marks of previous tokens replace each other",
-        ["atomicOr(&penalized[id / 32], 1u << id % 32)", "penalized[id / 32] = 1u << id % 32"],
+        ["atomicOr(&penalized[id / 32], bit)", "(penalized[id / 32] = bit, 0)"],
         (F32, "B=12 V=70"),
+    ),
+    Bug::new(
+        "sample.cu",
+        "no barrier between the counts and their reading",
+        [
+            "atomicAdd(&counts[previous[i]], 1);\n    __syncthreads();\n",
+            "atomicAdd(&counts[previous[i]], 1);\n",
+        ],
+        (F32, "B=24 V=100 penalized"),
+    ),
+    Bug::new(
+        "sample.cu",
+        "counts begin with what the memory held",
+        ["counts[id] = 0;", ";"],
+        (F32, "B=24 V=100 penalized"),
+    ),
+    Bug::new(
+        "sample.cu",
+        "a repeated token is counted once",
+        ["atomicAdd(&counts[previous[i]], 1)", "counts[previous[i]] = 1"],
+        (F32, "B=24 V=100 penalized"),
+    ),
+    Bug::new(
+        "sample.cu",
+        "tokens of the prompt are counted",
+        ["int i = p.generated + threadIdx.x", "int i = p.first + threadIdx.x"],
+        (F32, "B=24 V=100 penalized"),
+    ),
+    Bug::new(
+        "sample.cu",
+        "tokens of the prompt have a presence penalty",
+        ["        if (n == 0) return score;\n", ""],
+        (F32, "B=24 V=100 penalized"),
+    ),
+    Bug::new(
+        "sample.cu",
+        "a presence penalty for each time",
+        [
+            "__fadd_rn(__fmul_rn(frequency, float(n)), presence)",
+            "__fmul_rn(__fadd_rn(frequency, presence), float(n))",
+        ],
+        (F32, "B=24 V=100 penalized"),
+    ),
+    Bug::new(
+        "sample.cu",
+        "frequency and presence change places",
+        ["p.frequency, p.presence", "p.presence, p.frequency"],
+        (F32, "B=24 V=100 penalized"),
+    ),
+    Bug::new(
+        "sample.cu",
+        "every row counts in the memory of the first",
+        ["    counts += b * V;\n", ""],
+        (F32, "B=24 V=100 penalized"),
     ),
     Bug::new(
         "sample.cu",

@@ -47,12 +47,7 @@ fn choose_token<E: Storage>(
         return RowResult { bad: Some(logits.len()), ..outcome };
     }
     let total = softmax_denominator(scores, max_logit);
-    for &id in params.previous {
-        // From the raw logits, so that a repeated token is penalized once.
-        let x = logits[id as usize].get();
-        let penalty = params.repetition_penalty;
-        scores[id as usize] = if x > 0.0 { x / penalty } else { x * penalty };
-    }
+    penalize(scores, ids, logits, params);
     let best = max(scores);
     let token = match params.temperature {
         0.0 => argmax(scores),
@@ -67,6 +62,26 @@ fn choose_token<E: Storage>(
         }
     };
     RowResult { token, logit: logits[token].get(), total, ..outcome }
+}
+
+/// Applies the penalties of previous tokens to scores; `counts` (V) is working memory.
+fn penalize<E: Storage>(scores: &mut [f32], counts: &mut [i32], logits: &[E], params: &RowSamplingParams) {
+    params.previous.iter().for_each(|&id| counts[id as usize] = 0);
+    params.previous[params.prompt_len..].iter().for_each(|&id| counts[id as usize] += 1);
+    for &id in params.previous {
+        // From the raw logits, so that a repeated token is penalized once.
+        let x = logits[id as usize].get();
+        let penalty = params.repetition_penalty;
+        let score = if x > 0.0 { x / penalty } else { x * penalty };
+        scores[id as usize] = match counts[id as usize] {
+            0 => score,
+            // Finite, so that no difference of infinities arises.
+            n => {
+                let amount = params.frequency_penalty * n as f32 + params.presence_penalty;
+                score - amount.clamp(f32::MIN, f32::MAX)
+            }
+        };
+    }
 }
 
 /// Returns Σ e^(x − max): runs of 256 in f32, their sums in f64.

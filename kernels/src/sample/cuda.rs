@@ -28,10 +28,11 @@ const HISTOGRAMS: usize = 12 * (COARSE_BINS + FINE_BINS);
 /// Bytes for what a block reduces and shares besides.
 const REDUCTIONS: usize = 1024;
 
-/// Draws a token for every row.
+/// Draws a token for every row; counts (B, V) are working memory.
 pub fn sample(
     cuda: &Cuda,
     choices: &mut Tensor,
+    mut counts: Tensor,
     logits: &Tensor,
     params: &Tensor,
     previous: &Tensor,
@@ -41,6 +42,7 @@ pub fn sample(
     let (kept, shared) = shared_memory(vocab, cuda.properties().shared)?;
     let args = &mut [
         Arg::InOut(choices),
+        Arg::InOut(&mut counts),
         Arg::In(logits),
         Arg::In(params),
         Arg::In(previous),
@@ -48,8 +50,8 @@ pub fn sample(
         Arg::I32(previous.shape().elements() as i32),
         Arg::I32(kept as i32),
     ];
-    // SAFETY: a block keeps to its row of V elements, of which params and choices have one, as the op has checked; the
-    // kernel checks the range of previous tokens and that each is below V; its histograms, a bit a token and `kept` keys
+    // SAFETY: a block keeps to its row of V logits and counts, of which params and choices have one, as the op has checked;
+    // the kernel checks the range of previous tokens and that each is below V; its histograms, a bit a token and `kept` keys
     // fit its shared memory.
     unsafe { kernel.launch(Grid { blocks: [rows, 1, 1], threads: THREADS, shared }, args) }
 }

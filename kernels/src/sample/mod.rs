@@ -1,8 +1,9 @@
 //! Sampling: the next token of each row of logits. Inference only.
 //!
-//! **math** on a row of logits x, in the order of Hugging Face's `generate`:
+//! **math** on a row of logits x, in the order of Hugging Face's `generate` and of vLLM:
 //! 1. repetition penalty ρ (Keskar et al., arXiv 1909.05858): each previous token's x becomes x/ρ if positive, else
-//!    x·ρ;
+//!    x·ρ; then, as in OpenAI's API, each generated token's x becomes x − (f·n + p), for the frequency penalty f, the
+//!    presence penalty p and the n times that it was generated;
 //! 2. temperature 0 takes the largest, the lowest id among equals; otherwise x ← x / temperature;
 //! 3. top-k (Fan et al., arXiv 1805.04833) keeps the k largest (lower ids first among equals);
 //! 4. top-p (Holtzman et al., arXiv 1904.09751) keeps the smallest set of most probable tokens whose probabilities
@@ -20,13 +21,14 @@
 //! **launch** one block per row; its parameters are read from device memory.
 //!
 //! **numerics** exponentials e^(x − max) in f32, with the same bits on GPU and CPU. Their sums are of integers, in units of
-//! 2⁻⁴⁰, so they are exact in any order: a GPU draws the CPU's tokens. The uniform number has 64 bits and is keyed, so a
+//! 2⁻⁴⁰, so they are exact in any order, and so are the counts of generated tokens, from which penalties are computed by
+//! one product, one sum and one difference: a GPU draws the CPU's tokens. The uniform number has 64 bits and is keyed, so a
 //! row's choice depends on its own logits and parameters and on nothing else in the batch. Only the log-probability is
 //! made of sums in f32 and f64, in an order of each device.
 //!
 //! **traffic** a GPU reads the row once, and up to eight times what of it does not fit shared memory (the keys of 31,040
-//! tokens on an A100): it searches by digits and sorts nothing. The CPU has 8·V bytes of working memory and sorts
-//! candidates alone.
+//! tokens on an A100): it searches by digits and sorts nothing. It has 4·V bytes of working memory for counts, of which it
+//! touches those of previous tokens. The CPU has 8·V bytes and sorts candidates alone.
 
 mod bugs;
 mod cpu;
@@ -57,8 +59,14 @@ pub struct RowSamplingParams<'a> {
     pub min_p: f32,
     /// Divisor of positive logits of previous tokens, factor of negative ones; 1 does nothing.
     pub repetition_penalty: f32,
-    /// Tokens that the penalty applies to; a repeated token is penalized once.
+    /// Taken from the logit of a generated token once for each time that it was generated; 0 does nothing.
+    pub frequency_penalty: f32,
+    /// Taken from the logit of every generated token; 0 does nothing.
+    pub presence_penalty: f32,
+    /// Tokens that penalties apply to, of the prompt first. The repetition penalty applies once to a repeated token.
     pub previous: &'a [i32],
+    /// Number of the previous tokens that are the prompt's; those that follow were generated.
+    pub prompt_len: usize,
     /// Key of the random number: the seed of the request, and the position of the token to be drawn as `step`.
     pub key: RngKey,
 }
@@ -71,7 +79,10 @@ impl Default for RowSamplingParams<'_> {
             top_p: 1.0,
             min_p: 0.0,
             repetition_penalty: 1.0,
+            frequency_penalty: 0.0,
+            presence_penalty: 0.0,
             previous: &[],
+            prompt_len: 0,
             key: RngKey { seed: 0, step: 0, site: 0 },
         }
     }
@@ -88,6 +99,15 @@ impl RowSamplingParams<'_> {
         within("top_p", top_p, top_p > 0.0 && top_p <= 1.0, "above 0 and at most 1")?;
         within("min_p", min_p, (0.0..=1.0).contains(&min_p), "from 0 to 1")?;
         within("repetition_penalty", penalty, penalty > 0.0 && penalty.is_finite(), "above 0")?;
+        for (name, x) in
+            [("frequency_penalty", self.frequency_penalty), ("presence_penalty", self.presence_penalty)]
+        {
+            within(name, x, x.is_finite(), "finite")?;
+        }
+        if self.prompt_len > self.previous.len() {
+            let (prompt, all) = (self.prompt_len, self.previous.len());
+            return Err(Error::new(format!("{prompt} of {all} previous tokens cannot be the prompt's")));
+        }
         match self.previous.iter().find(|&&id| id < 0 || id as usize >= vocab) {
             Some(id) => Err(Error::new(format!("previous token {id} is outside the vocabulary of {vocab}"))),
             None => Ok(()),
@@ -166,7 +186,10 @@ fn checked_draw(
         (Device::Cpu(_), _) => {
             cpu::sample::<f32>(choices, workspace(cx, rows, vocab), logits, params, previous)
         }
-        (Device::Cuda(cuda), _) => cuda::sample(cuda, choices, logits, params, previous),
+        (Device::Cuda(cuda), _) => {
+            let counts = cx.scratch([rows, vocab], DType::I32);
+            cuda::sample(cuda, choices, counts, logits, params, previous)
+        }
         (Device::Plan(_), _) => {
             drop(workspace(cx, rows, vocab));
             Ok(())

@@ -5,7 +5,7 @@ use codelsi_engine::rng::RngKey;
 use codelsi_engine::{At, Ctx, Error, Result, Tensor};
 
 /// 32-bit words of a row's parameters.
-pub const PARAM_WORDS: usize = 12;
+pub const PARAM_WORDS: usize = 14;
 /// 32-bit words of a row's choice.
 pub const CHOICE_WORDS: usize = 6;
 
@@ -36,28 +36,37 @@ impl PackedParams {
 }
 
 fn pack(p: &RowSamplingParams, previous: std::ops::Range<usize>) -> [i32; PARAM_WORDS] {
-    let floats = [p.temperature, p.top_p, p.min_p, p.repetition_penalty].map(|x| x.to_bits() as i32);
-    let [temperature, top_p, min_p, penalty] = floats;
+    let penalties = [p.repetition_penalty, p.frequency_penalty, p.presence_penalty];
+    let [first, generated, last] =
+        [previous.start, previous.start + p.prompt_len, previous.end].map(|i| i as i32);
     let top_k = p.top_k.min(i32::MAX as usize) as i32;
-    let (first, last, key) = (previous.start as i32, previous.end as i32, p.key);
-    let (low, high) = (key.seed as i32, (key.seed >> 32) as i32);
-    [temperature, top_p, min_p, penalty, top_k, first, last, low, high, key.step as i32, key.site as i32, 0]
+    let (low, high) = (p.key.seed as i32, (p.key.seed >> 32) as i32);
+    let integers = [top_k, first, generated, last, low, high, p.key.step as i32, p.key.site as i32];
+    let mut words = [0; PARAM_WORDS];
+    for (word, x) in words.iter_mut().zip([p.temperature, p.top_p, p.min_p].into_iter().chain(penalties)) {
+        *word = x.to_bits() as i32;
+    }
+    words[PARAM_WORDS - integers.len()..].copy_from_slice(&integers);
+    words
 }
 
 /// Unpacks the parameters of a row from the words that [`pack`] made.
 pub(super) fn unpack<'a>(words: &[i32], previous: &'a [i32]) -> RowSamplingParams<'a> {
-    let &[temperature, top_p, min_p, penalty, top_k, first, last, low, high, step, site, _] = words else {
-        unreachable!("a row has twelve words")
+    let &[a, b, c, d, e, f, top_k, first, generated, last, low, high, step, site] = words else {
+        unreachable!("a row has fourteen words")
     };
-    let [temperature, top_p, min_p, repetition_penalty] =
-        [temperature, top_p, min_p, penalty].map(|bits| f32::from_bits(bits as u32));
+    let [temperature, top_p, min_p, repetition_penalty, frequency_penalty, presence_penalty] =
+        [a, b, c, d, e, f].map(|bits| f32::from_bits(bits as u32));
     RowSamplingParams {
         temperature,
         top_k: top_k as usize,
         top_p,
         min_p,
         repetition_penalty,
+        frequency_penalty,
+        presence_penalty,
         previous: &previous[first as usize..last as usize],
+        prompt_len: (generated - first) as usize,
         key: RngKey { seed: join_u64(low, high), step: step as u32, site: site as u32 },
     }
 }

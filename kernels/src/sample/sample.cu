@@ -1,4 +1,4 @@
-// The next token of each row of logits: greedy, temperature, top-k, top-p, min-p, repetition penalty.
+// The next token of each row of logits: greedy, temperature, top-k, top-p, min-p, penalties of previous tokens.
 //
 // math    that of the CPU twin, see mod.rs. A token's key is the distance of its score below the best one, as the bits of
 //         an f32: they ascend as the score falls. Every filter keeps the front of the order by key, lower ids first among
@@ -12,15 +12,16 @@
 // options E storage of the logits
 #include "prelude.cuh"
 
+constexpr float LARGEST = 3.402823466e38f; // of all finite numbers
 // Digits end at these bits of a key. Tokens with a key of FAR, which is 32.0f, or more have no mass.
 constexpr int COARSE = 19, MIDDLE = 9;
 constexpr u32 FAR = u32(COARSE_BINS) << COARSE;
 static_assert(FAR == 0x42000000u && FINE_BINS == 1 << (COARSE - MIDDLE), "");
 
 struct Params {
-    float temperature, top_p, min_p, penalty;
-    int top_k, first, last; // previous tokens are first..last
-    u32 seed_low, seed_high, step, site, unused;
+    float temperature, top_p, min_p, repetition, frequency, presence;
+    int top_k, first, generated, last; // previous tokens are first..last, those of a completion generated..last
+    u32 seed_low, seed_high, step, site;
 };
 
 struct Choice {
@@ -95,15 +96,21 @@ __device__ inline u64 block_scan(u64 x, u64 &all) {
 
 struct Row {
     const E *logits;      // (V)
+    const int *counts;    // (V): times that a token was generated, for the previous tokens
     const u32 *penalized; // one bit a token: it is one of the previous
     u32 *held;            // of the first `kept` tokens: the logits, later the keys
     int V, kept;
-    float penalty, temperature, best;
+    float repetition, frequency, presence, temperature, best;
 
     __device__ float logit(int i) const { return get(logits[i]); }
     __device__ float score(int i, float logit) const {
         if (!(penalized[i / 32] >> i % 32 & 1)) return logit;
-        return logit > 0.0f ? logit / penalty : logit * penalty;
+        float score = logit > 0.0f ? logit / repetition : __fmul_rn(logit, repetition);
+        int n = counts[i];
+        if (n == 0) return score;
+        // The operations of the CPU twin, none of them fused. Finite, so that no difference of infinities arises.
+        float amount = __fadd_rn(__fmul_rn(frequency, float(n)), presence);
+        return __fsub_rn(score, fminf(fmaxf(amount, -LARGEST), LARGEST));
     }
     __device__ u32 key(int i, float logit) const { return __float_as_uint((best - score(i, logit)) / temperature); }
     __device__ u32 key(int i) const { return i < kept ? held[i] : key(i, logit(i)); }
@@ -256,6 +263,7 @@ __device__ inline int draw(const Row &row, const Coarse &coarse, Fine &fine, con
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS) sample(Choice *choices,      // (B)
+                                                             int *counts,          // (B, V), of previous tokens
                                                              const E *logits,      // (B, V)
                                                              const Params *params, // (B)
                                                              const int *previous,  // (P): all rows' previous tokens
@@ -266,15 +274,20 @@ extern "C" __global__ void __launch_bounds__(THREADS) sample(Choice *choices,   
     u32 *penalized = reinterpret_cast<u32 *>(&fine + 1), *held = penalized + (V + 31) / 32;
     i64 b = blockIdx.x;
     Params p = params[b];
-    Row row = {logits + b * V, penalized, held, V, kept, p.penalty, p.temperature, -INFINITE};
+    counts += b * V;
+    Row row = {logits + b * V, counts,      penalized,  held,          V, kept,
+               p.repetition,   p.frequency, p.presence, p.temperature, -INFINITE};
     for (int i = threadIdx.x; i < (V + 31) / 32; i += THREADS) penalized[i] = 0;
     __syncthreads();
-    if (p.first < 0 || p.last > P) asm("trap;");
+    if (p.first < 0 || p.generated < p.first || p.last > P) asm("trap;");
     for (int i = p.first + threadIdx.x; i < p.last; i += THREADS) {
         int id = previous[i];
         if (id < 0 || id >= V) asm("trap;");
-        atomicOr(&penalized[id / 32], 1u << id % 32);
+        u32 bit = 1u << id % 32;
+        if (!(atomicOr(&penalized[id / 32], bit) & bit)) counts[id] = 0;
     }
+    __syncthreads();
+    for (int i = p.generated + threadIdx.x; i < p.last; i += THREADS) atomicAdd(&counts[previous[i]], 1);
     __syncthreads();
     float largest = -INFINITE, best = -INFINITE;
     int bad = V, token = V;

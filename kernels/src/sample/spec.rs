@@ -4,12 +4,16 @@ use super::{RowSamplingParams, sample};
 use crate::spec::{Case, Compare, Cost, F64Tensor, Input, Invariance, RowBatch, RowCall, Shapes, Spec};
 use codelsi_engine::rng::RngKey;
 use codelsi_engine::{DType, Label, Result, Tensor};
+use std::collections::BTreeSet;
 
 /// The declaration of `sample`: tokens and log-probabilities of every mix of filters.
 pub static SPEC: Spec = Spec {
     name: "sample",
     cases,
-    random: |dtype, draw| case(draw.size(30), draw.size(1500), dtype),
+    random: |dtype, draw| {
+        let rows = if draw.size(3) == 1 { PENALTIES } else { FILTERS };
+        case_of(draw.size(30), draw.size(1500), dtype, rows)
+    },
     sources: &[&super::cuda::SOURCE],
     shapes: Shapes {
         sizes: "B,V",
@@ -35,25 +39,61 @@ fn sample_rows(batch: &RowBatch) -> Result<Tensor> {
     batch.cx.device().tensor(Label::Scratch, [choices.len(), 2], &words)
 }
 
-/// Previous tokens: the lowest ones descending, so that on a GPU one warp penalizes what another reads; 0 twice.
-static PREVIOUS: [i32; 71] = {
-    let mut ids = [0; 71];
-    let mut i = 0;
-    while i < 70 {
-        ids[i] = 69 - i as i32;
-        i += 1;
-    }
-    ids
+/// Previous tokens of a row over a vocabulary, and its params with them.
+#[derive(Clone, Copy)]
+struct RowParams {
+    previous: fn(usize, usize) -> Vec<i32>,
+    params: for<'p> fn(usize, &'p [i32]) -> RowSamplingParams<'p>,
+}
+
+/// Rows that differ in their filters. Previous tokens: the lowest ones descending, so that on a GPU one warp penalizes
+/// what another reads; 0 twice.
+const FILTERS: RowParams =
+    RowParams { previous: |_, vocab| (0..vocab.min(70) as i32).rev().chain([0]).collect(), params: filters };
+
+/// Rows that differ in their penalties. Previous tokens: 40 of a prompt and 5,000 generated ones, half of them the same.
+const PENALTIES: RowParams = RowParams {
+    previous: |row, vocab| {
+        let token = |i: usize| match i {
+            ..40 => 3 * i,
+            _ if i.is_multiple_of(2) => 5 * row,
+            _ => i * i % 70,
+        };
+        (0..5040).map(|i| (token(i) % vocab) as i32).collect()
+    },
+    params: penalties,
 };
 
-/// Returns the params of row `row`: rows differ in their filters.
-fn params(row: usize, vocab: usize) -> RowSamplingParams<'static> {
+fn penalties(row: usize, previous: &[i32]) -> RowSamplingParams<'_> {
+    let base = RowSamplingParams {
+        temperature: 0.7,
+        key: RngKey { seed: 43, step: 5 + row as u32, site: 1 },
+        previous,
+        prompt_len: 40,
+        ..RowSamplingParams::default()
+    };
+    match row % 6 {
+        0 => RowSamplingParams { temperature: 0.0, frequency_penalty: 0.002, ..base },
+        1 => RowSamplingParams { presence_penalty: 1.5, ..base },
+        2 => RowSamplingParams {
+            repetition_penalty: 1.2,
+            frequency_penalty: 0.01,
+            presence_penalty: -0.5,
+            top_p: 0.9,
+            ..base
+        },
+        3 => RowSamplingParams { temperature: 0.0, presence_penalty: -2.0, ..base },
+        4 => RowSamplingParams { frequency_penalty: -0.0015, top_k: 20, ..base },
+        _ => RowSamplingParams { frequency_penalty: 2.0, min_p: 0.1, ..base },
+    }
+}
+
+fn filters(row: usize, previous: &[i32]) -> RowSamplingParams<'_> {
     let base = RowSamplingParams {
         temperature: 0.7,
         key: RngKey { seed: 42 << 40 | 17, step: 70_001 + row as u32, site: 66_001 },
         ..RowSamplingParams::default()
     };
-    let previous = &PREVIOUS[70usize.saturating_sub(vocab)..];
     match row % 6 {
         0 if row % 12 == 6 => {
             RowSamplingParams { repetition_penalty: 1.3, previous, ..RowSamplingParams::default() }
@@ -96,7 +136,11 @@ fn cases(dtype: DType) -> Vec<Case> {
         _ => ((row * 5 + v * 7919) % 101) as f32 / 16.0,
     });
     let single = sizes.into_iter().map(|(b, v)| case(b, v, dtype));
-    single.chain(ties).chain(excluded).chain([negative, last]).collect()
+    let penalized = [(6, 1), (12, 30), (24, 100), (12, 1500), (6, 32_700)].map(|(b, v)| {
+        let case = case_of(b, v, dtype, PENALTIES);
+        Case { name: format!("{} penalized", case.name), ..case }
+    });
+    single.chain(ties).chain(excluded).chain([negative, last]).chain(penalized).collect()
 }
 
 /// Makes a case of given logits, of row and token.
@@ -107,11 +151,18 @@ fn with_logits(case: Case, what: &str, logit: impl Fn(usize, usize) -> f32) -> C
 }
 
 fn case(b: usize, v: usize, dtype: DType) -> Case {
+    case_of(b, v, dtype, FILTERS)
+}
+
+fn case_of(b: usize, v: usize, dtype: DType, rows: RowParams) -> Case {
+    let previous: Vec<Vec<i32>> = (0..b).map(|row| (rows.previous)(row, v)).collect();
+    let referenced = previous.clone();
     Case {
         name: format!("B={b} V={v}"),
         inputs: vec![Input::storage([b, v]).scaled(2.0).frozen()],
         run: Box::new(move |cx, x| {
-            let params: Vec<RowSamplingParams> = (0..b).map(|row| params(row, v)).collect();
+            let params = previous.iter().enumerate().map(|(row, previous)| (rows.params)(row, previous));
+            let params: Vec<RowSamplingParams> = params.collect();
             let chosen = sample(cx, x[0], &params)?;
             let tokens: Vec<i32> = chosen.iter().map(|c| c.token).collect();
             let logprobs: Vec<f32> = chosen.iter().map(|c| c.logprob).collect();
@@ -124,7 +175,7 @@ fn case(b: usize, v: usize, dtype: DType) -> Case {
         reference: Box::new(move |x| {
             let (mut tokens, mut logprobs) = (F64Tensor::zeros([b]), F64Tensor::zeros([b]));
             for row in 0..b {
-                let token = choose(x[0].row(row), &params(row, v));
+                let token = choose(x[0].row(row), &(rows.params)(row, &referenced[row]));
                 tokens.data[row] = token as f64;
                 logprobs.data[row] = softmax(x[0].row(row))[token].ln();
             }
@@ -142,6 +193,13 @@ fn choose(logits: &[f64], params: &RowSamplingParams) -> usize {
         let (x, logit, penalty) =
             (&mut x[id as usize], logits[id as usize], params.repetition_penalty as f64);
         *x = if logit > 0.0 { logit / penalty } else { logit * penalty };
+    }
+    let generated = &params.previous[params.prompt_len..];
+    for &id in generated {
+        x[id as usize] -= params.frequency_penalty as f64;
+    }
+    for id in BTreeSet::from_iter(generated) {
+        x[*id as usize] -= params.presence_penalty as f64;
     }
     let mut sorted: Vec<usize> = (0..x.len()).collect();
     sorted.sort_by(|&a, &b| x[b].total_cmp(&x[a])); // stable: lower ids first among equals

@@ -178,6 +178,104 @@ fn repetition_is_penalized_once_a_token_and_towards_less_likely() {
 }
 
 #[test]
+fn a_frequency_penalty_counts_generated_tokens_and_a_presence_penalty_does_not() {
+    for device in devices() {
+        // The first two are the prompt's.
+        let previous = &[1, 2, 0, 3, 0, 0];
+        let token = |logits: &[f32], repetition_penalty, frequency_penalty, presence_penalty| {
+            let penalties = RowSamplingParams {
+                repetition_penalty,
+                frequency_penalty,
+                presence_penalty,
+                previous,
+                prompt_len: 2,
+                ..RowSamplingParams::default()
+            };
+            run_on(&device, logits, penalties).unwrap().token
+        };
+        // Three times 0.5 from token 0: 2.5 to 2.6 of one that was not generated, or to 2.4.
+        assert_eq!(token(&[4.0, 2.6, 0.0, 0.0, 0.0], 1.0, 0.5, 0.0), 1);
+        assert_eq!(token(&[4.0, 2.4, 0.0, 0.0, 0.0], 1.0, 0.5, 0.0), 0);
+        assert_eq!(token(&[4.0, 0.0, 0.0, 3.2, 2.6], 1.0, 0.5, 0.0), 3);
+        // Once 0.5, however often; not from tokens of the prompt alone.
+        assert_eq!(token(&[4.0, 3.4, 0.0, 0.0, 0.0], 1.0, 0.0, 0.5), 0);
+        assert_eq!(token(&[4.0, 3.6, 0.0, 0.0, 0.0], 1.0, 0.0, 0.5), 1);
+        assert_eq!(token(&[4.0, 0.0, 3.6, 4.0, 0.0], 1.0, 0.0, 0.5), 2);
+        // Both together: 4 − 3·0.25 − 0.5 = 2.75.
+        assert_eq!(token(&[4.0, 0.0, 0.0, 0.0, 2.7], 1.0, 0.25, 0.5), 0);
+        assert_eq!(token(&[4.0, 0.0, 0.0, 0.0, 2.8], 1.0, 0.25, 0.5), 4);
+        // A negative one encourages; one below the logit makes it negative.
+        assert_eq!(token(&[1.0, 2.0, 0.0, 0.0, 0.0], 1.0, -0.5, 0.0), 0);
+        assert_eq!(token(&[1.0, -1.2, -1.2, -1.2, -0.4], 1.0, 0.5, 0.0), 4);
+        // The repetition penalty comes first: 4 / 2 − 1 = 1, not (4 − 1) / 2 = 1.5; it counts tokens of the prompt.
+        assert_eq!(token(&[4.0, 0.0, 0.0, 0.0, 1.2], 2.0, 0.0, 1.0), 4);
+        assert_eq!(token(&[0.0, 0.0, 4.0, 0.0, 1.9], 2.0, 0.0, 1.0), 2);
+    }
+}
+
+/// A penalty is a finite number, and so is what it takes: a token that cannot be drawn stays one.
+#[test]
+fn penalties_beyond_all_numbers_make_no_nan() {
+    for device in devices() {
+        for (sign, expected) in [(1.0, 2), (-1.0, 0)] {
+            let params = RowSamplingParams {
+                temperature: 1.0,
+                repetition_penalty: 1e-30,
+                frequency_penalty: sign * 3e38,
+                presence_penalty: sign * 3e38,
+                previous: &[0, 0, 0, 1, 1],
+                ..RowSamplingParams::default()
+            };
+            let chosen = run_on(&device, &[1.0, f32::NEG_INFINITY, 0.5], params).unwrap();
+            assert_eq!(chosen.token, expected, "{sign}");
+            assert!(chosen.logprob.is_finite(), "{sign}: {chosen:?}");
+        }
+    }
+}
+
+/// Every token is generated up to 4,096 times, in rows that differ in everything.
+#[test]
+fn a_gpu_draws_the_cpu_s_tokens_after_many_repeats() {
+    const ROWS: usize = 24;
+    let previous: Vec<i32> = (0..20_000).map(|i| if i % 5 == 0 { 7 } else { i * i % 61 }).collect();
+    let logits: Vec<f32> = (0..ROWS * 200).map(|i| ((i * 7919) % 1013) as f32 * 0.01).collect();
+    let row = |row: usize| RowSamplingParams {
+        temperature: [0.0, 0.7, 1.3][row % 3],
+        top_p: [1.0, 0.9][row % 2],
+        repetition_penalty: [1.0, 1.1, 0.9, 1.0][row % 4],
+        frequency_penalty: [0.003, 0.0007, -0.0003, 0.0, 1.1][row % 5],
+        presence_penalty: [0.1, -0.7, 0.0][row % 3],
+        previous: &previous[row * 100..],
+        prompt_len: row * 70,
+        key: RngKey { seed: 11, step: row as u32, site: 0 },
+        ..RowSamplingParams::default()
+    };
+    let params: Vec<RowSamplingParams> = (0..ROWS).map(row).collect();
+    let tokens = devices().into_iter().map(|device| {
+        let logits = device.tensor(Label::Activations, [ROWS, 200], &logits).unwrap();
+        let choices = sample(&Ctx::inference(&device), &logits, &params).unwrap();
+        choices.into_iter().map(|c| c.token).collect::<Vec<_>>()
+    });
+    let tokens: Vec<_> = tokens.collect();
+    assert!(tokens.iter().all(|t| *t == tokens[0]), "{tokens:?}");
+}
+
+#[test]
+fn penalties_of_nothing_change_no_bit() {
+    let previous: Vec<i32> = (0..300).map(|i| i % 17).collect();
+    for step in 0..50 {
+        let logits: Vec<f32> = (0..40).map(|i| ((i * 37 + step as usize) % 41) as f32 * 0.3 - 6.0).collect();
+        let key = RngKey { seed: 1, step, site: 0 };
+        let plain = RowSamplingParams { temperature: 0.9, key, ..RowSamplingParams::default() };
+        let zero = RowSamplingParams { previous: &previous, prompt_len: 9, ..plain };
+        assert_eq!(run(&logits, zero).unwrap(), run(&logits, plain).unwrap());
+        let penalized = RowSamplingParams { frequency_penalty: 1.0, presence_penalty: 2.0, ..zero };
+        let other = RowSamplingParams { prompt_len: previous.len(), ..penalized };
+        assert_eq!(run(&logits, other).unwrap(), run(&logits, plain).unwrap(), "nothing was generated");
+    }
+}
+
+#[test]
 fn a_row_s_choice_does_not_depend_on_the_rows_beside_it() {
     let device = Device::cpu();
     let rows: Vec<f32> = (0..5 * 100).map(|i| (i as f32 * 0.37).sin() * 3.0).collect();
@@ -214,6 +312,12 @@ fn bad_input_is_named(device: &Device) {
     assert_eq!(message(&[0.0], none), "sample: row 0: top_p 0 must be above 0 and at most 1");
     let foreign = RowSamplingParams { previous: &[2], ..greedy };
     assert_eq!(message(&[0.0], foreign), "sample: row 0: previous token 2 is outside the vocabulary of 1");
+    let endless = RowSamplingParams { frequency_penalty: f32::INFINITY, ..greedy };
+    assert_eq!(message(&[0.0], endless), "sample: row 0: frequency_penalty inf must be finite");
+    let nothing = RowSamplingParams { presence_penalty: f32::NAN, ..greedy };
+    assert_eq!(message(&[0.0], nothing), "sample: row 0: presence_penalty NaN must be finite");
+    let long = RowSamplingParams { previous: &[0], prompt_len: 2, ..greedy };
+    assert_eq!(message(&[0.0], long), "sample: row 0: 2 of 1 previous tokens cannot be the prompt's");
 }
 
 #[test]
@@ -252,7 +356,7 @@ fn there_may_be_more_room_than_rows_and_previous_tokens() {
         if let Device::Cuda(_) = device {
             // The last of the second row's previous tokens: no token, and none at all.
             for last in [2, 5] {
-                words.params[PARAM_WORDS + 6] = last;
+                words.params[PARAM_WORDS + 9] = last;
                 let params = ints(&[2, PARAM_WORDS], &words.params);
                 let error = draw(&cx, &mut choices, &logits, &params, &previous).unwrap_err().to_string();
                 assert!(error.contains("trap"), "{error}");

@@ -6,6 +6,7 @@
 //! sequences are.
 
 use super::kv_cache::KvCache;
+use crate::adapter_stack::{AdapterStack, RowAdapters};
 use crate::llama::{Llama, Qkv, ResidualStream, RowContext};
 use crate::parallel::Layout;
 use codelsi_engine::cuda::GraphCache;
@@ -15,6 +16,7 @@ use codelsi_kernels::embed::embed;
 use codelsi_kernels::flash::{PagedBatch, flash_paged};
 use codelsi_kernels::kvstore::{TokenSlots, rope_kvstore};
 use codelsi_kernels::sample::{CHOICE_WORDS, PARAM_WORDS, PackedParams, SampledToken, draw, read};
+use half::bf16;
 
 /// The inputs of one step: rows of tokens, and the tokens to sample after them.
 #[derive(Default)]
@@ -27,6 +29,8 @@ pub(super) struct StepInputs {
     sequences: Vec<i32>,
     /// Slot of each row's key and value in the KV cache.
     slots: Vec<i32>,
+    /// Slot of each row's adapter in the stack, −1 for none.
+    adapters: Vec<i32>,
     /// Block tables of the sequences, `width` pages each, padded with −1.
     pub block_tables: Vec<i32>,
     pub width: usize,
@@ -36,6 +40,16 @@ pub(super) struct StepInputs {
     pub sample_rows: Vec<i32>,
     /// Sampling parameters of each token to sample.
     pub sampling: PackedParams,
+    /// True to return the logits of `logit_rows` too.
+    pub wants_logits: bool,
+}
+
+/// Results of a step.
+pub(super) struct StepOutputs {
+    /// The sampled tokens, in the order of [`StepInputs::sample_rows`].
+    pub choices: Vec<SampledToken>,
+    /// Logits (rows, V) of [`StepInputs::logit_rows`], where they are wanted.
+    pub logits: Vec<f32>,
 }
 
 impl StepInputs {
@@ -47,21 +61,31 @@ impl StepInputs {
             tokens: zeros.clone(),
             positions: zeros.clone(),
             slots: zeros,
+            adapters: vec![-1; n],
             block_tables: vec![0; n * width],
             width,
             sequences: all.clone(),
             logit_rows: all.clone(),
             sample_rows: all,
             sampling: PackedParams { params: vec![0; n * PARAM_WORDS], previous: Vec::new() },
+            wants_logits: false,
         }
     }
 
-    /// Appends a row.
-    pub fn push(&mut self, token: u32, position: usize, sequence: usize, slot: usize) {
+    /// Appends a row, of the adapter in the slot `adapter` of the stack.
+    pub fn push(
+        &mut self,
+        token: u32,
+        position: usize,
+        sequence: usize,
+        slot: usize,
+        adapter: Option<usize>,
+    ) {
         self.tokens.push(token as i32);
         self.positions.push(position as i32);
         self.sequences.push(sequence as i32);
         self.slots.push(slot as i32);
+        self.adapters.push(adapter.map_or(-1, |adapter| adapter as i32));
     }
 
     /// Number of rows so far.
@@ -71,7 +95,13 @@ impl StepInputs {
 
     /// True if every row belongs to another sequence, whose next token is sampled from it.
     fn is_decode_only(&self) -> bool {
-        self.rows() == self.logit_rows.len() && self.rows() == self.sample_rows.len()
+        self.rows() == self.logit_rows.len() && self.samples_each_row() && !self.wants_logits
+    }
+
+    /// True if one token is sampled from each row of logits.
+    fn samples_each_row(&self) -> bool {
+        self.sample_rows.len() == self.logit_rows.len()
+            && (0..).zip(&self.sample_rows).all(|(i, &row)| row == i)
     }
 }
 
@@ -99,7 +129,7 @@ impl StepCapacity {
     /// Number of integers sent to the device.
     fn integers(&self) -> usize {
         let StepCapacity { rows, sequences: s, width, penalized } = *self;
-        let lengths = [rows, rows, rows, rows, s * width, s, s, s * PARAM_WORDS, penalized];
+        let lengths = [rows, rows, rows, rows, rows, s * width, s, s, s * PARAM_WORDS, penalized];
         lengths.into_iter().map(StagedInputs::padded).sum()
     }
 }
@@ -112,6 +142,8 @@ pub(super) struct ModelRunner<'a> {
     parcel: StagedInputs,
     /// The sampled tokens, (sequences, [`CHOICE_WORDS`]) i32.
     choices: Tensor,
+    /// True if steps are recorded where that is possible.
+    records: bool,
     /// By rows, and by the width of block tables.
     graphs: Option<GraphCache<(usize, usize)>>,
 }
@@ -122,8 +154,11 @@ struct DeviceInputs {
     positions: Tensor,
     sequences: Tensor,
     slots: Tensor,
+    adapters: Tensor,
     block_tables: Tensor,
-    /// Empty if the logits of all rows are computed.
+    has_logits: bool,
+    wants_logits: bool,
+    /// Empty if the logits of all rows are computed, or of none.
     logit_rows: Tensor,
     /// Empty if one token is sampled from each row of logits.
     sample_rows: Tensor,
@@ -141,48 +176,73 @@ impl<'a> ModelRunner<'a> {
         device: &Device,
         model: &'a Llama,
         cache: &mut KvCache,
+        stack: &AdapterStack,
         capacity: StepCapacity,
         graphs: bool,
     ) -> Result<Self> {
+        let graphs = if graphs { graph_recorder(device, model) } else { None };
         let mut runner = ModelRunner {
             cx: Ctx::inference(device).with_comm(model.rank_layout().tensor_parallel_comm()),
             parcel: StagedInputs::new(device, Label::Activations, capacity.integers())?,
             choices: device.zeros(Label::Activations, [capacity.sequences, CHOICE_WORDS], DType::I32),
-            graphs: if graphs { graph_recorder(device, model) } else { None },
+            records: graphs.is_some(),
+            graphs,
             model,
             capacity,
         };
-        runner.reserve(cache)?;
+        runner.reserve(cache, stack)?;
         Ok(runner)
     }
 
+    /// Forgets the recorded steps, which a stack with more linears makes wrong, and reserves the memory of new ones.
+    ///
+    /// # Errors
+    /// When the device has no memory left.
+    pub fn record_anew(&mut self, cache: &mut KvCache, stack: &AdapterStack) -> Result<()> {
+        if self.graphs.take().is_some() {
+            self.graphs = graph_recorder(self.cx.device(), self.model);
+        }
+        self.reserve(cache, stack)
+    }
+
     /// Reserves the memory of recorded steps.
-    fn reserve(&mut self, cache: &mut KvCache) -> Result<()> {
+    fn reserve(&mut self, cache: &mut KvCache, stack: &AdapterStack) -> Result<()> {
         let StepCapacity { sequences, width, .. } = self.capacity;
         let Some(mut graphs) = self.graphs.take_if(|_| sequences > 0) else { return Ok(()) };
         let inputs = self.send(&StepInputs::decode_shape(sequences, width))?;
-        graphs.reserve(|| compute(&self.cx, self.model, cache, &inputs, &mut self.choices))?;
+        let mut work = || compute(&self.cx, self.model, cache, stack, &inputs, &mut self.choices);
+        graphs.reserve(|| work().map(drop))?;
         self.graphs = Some(graphs);
         Ok(())
     }
 
-    /// Runs a step: writes keys and values of its rows to the cache, and returns the sampled tokens in the order of
-    /// [`StepInputs::sample_rows`].
+    /// Runs a step: writes keys and values of its rows to the cache, and returns the sampled tokens.
     ///
     /// # Errors
     /// When an op fails, or when the logits are not finite.
-    pub fn run(&mut self, cache: &mut KvCache, step: &StepInputs) -> Result<Vec<SampledToken>> {
+    pub fn run(
+        &mut self,
+        cache: &mut KvCache,
+        stack: &AdapterStack,
+        step: &StepInputs,
+    ) -> Result<StepOutputs> {
         let inputs = self.send(step)?;
         let ModelRunner { cx, model, choices, graphs, .. } = self;
-        let mut launch = || compute(cx, model, cache, &inputs, choices);
-        match graphs {
-            Some(graphs) if step.is_decode_only() => graphs.run((step.rows(), step.width), launch)?,
+        let mut launch = || compute(cx, model, cache, stack, &inputs, choices);
+        let logits = match graphs {
+            Some(graphs) if step.is_decode_only() => {
+                graphs.run((step.rows(), step.width), || launch().map(drop))?;
+                None
+            }
             _ => launch()?,
-        }
-        match step.sample_rows.len() {
-            0 => Ok(Vec::new()),
-            sampled => read(cx, choices, sampled, model.config().vocab),
-        }
+        };
+        Ok(StepOutputs {
+            choices: match step.sample_rows.len() {
+                0 => Vec::new(),
+                sampled => read(cx, choices, sampled, model.config().vocab)?,
+            },
+            logits: logits.map(|logits| to_f32(&logits)).transpose()?.unwrap_or_default(),
+        })
     }
 
     /// Sends a step's inputs to the device.
@@ -192,35 +252,52 @@ impl<'a> ModelRunner<'a> {
             positions,
             sequences,
             slots,
+            adapters,
             block_tables,
             width,
             logit_rows,
             sample_rows,
             sampling,
+            wants_logits,
         } = step;
-        let samples = sample_rows.len();
-        let sample_rows: &[i32] = if samples == logit_rows.len() { &[] } else { sample_rows };
+        let (samples, has_logits) = (sample_rows.len(), !logit_rows.is_empty());
+        let sample_rows: &[i32] = if step.samples_each_row() { &[] } else { sample_rows };
         let logit_rows: &[i32] = if logit_rows.len() == step.rows() { &[] } else { logit_rows };
         let vector = |values: &[i32]| Shape::from([values.len()]);
-        let [tokens, positions, sequences, slots, block_tables, logit_rows, sample_rows, params, previous] =
-            self.parcel.upload([
-                (vector(tokens), tokens),
-                (vector(positions), positions),
-                (vector(sequences), sequences),
-                (vector(slots), slots),
-                (Shape::from([block_tables.len() / width, *width]), block_tables),
-                (vector(logit_rows), logit_rows),
-                (vector(sample_rows), sample_rows),
-                (Shape::from([samples, PARAM_WORDS]), &sampling.params),
-                // Always of full capacity: a recorded step has fixed shapes.
-                (Shape::from([self.capacity.penalized]), &sampling.previous),
-            ])?;
+        // Only a recorded step has fixed shapes.
+        let previous = if self.records { self.capacity.penalized } else { sampling.previous.len() };
+        let [
+            tokens,
+            positions,
+            sequences,
+            slots,
+            adapters,
+            block_tables,
+            logit_rows,
+            sample_rows,
+            params,
+            previous,
+        ] = self.parcel.upload([
+            (vector(tokens), tokens),
+            (vector(positions), positions),
+            (vector(sequences), sequences),
+            (vector(slots), slots),
+            (vector(adapters), adapters),
+            (Shape::from([block_tables.len() / width, *width]), block_tables),
+            (vector(logit_rows), logit_rows),
+            (vector(sample_rows), sample_rows),
+            (Shape::from([samples, PARAM_WORDS]), &sampling.params),
+            (Shape::from([previous]), &sampling.previous),
+        ])?;
         Ok(DeviceInputs {
             tokens,
             positions,
             sequences,
             slots,
+            adapters,
             block_tables,
+            has_logits,
+            wants_logits: *wants_logits,
             logit_rows,
             sample_rows,
             params,
@@ -240,31 +317,49 @@ fn graph_recorder(device: &Device, model: &Llama) -> Option<GraphCache<(usize, u
     }
 }
 
-/// Computes a step on the device, without its copies from and to the host: writes the sampled tokens to `choices`.
+/// Computes a step on the device, without its copies from and to the host: writes the sampled tokens to `choices`, and
+/// returns the logits where they are wanted.
 fn compute(
     cx: &Ctx,
     model: &Llama,
     cache: &mut KvCache,
+    stack: &AdapterStack,
     inputs: &DeviceInputs,
     choices: &mut Tensor,
-) -> Result<()> {
-    let mut stream = forward(cx, model, cache, inputs)?;
-    if inputs.params.shape().elements() == 0 {
-        return Ok(());
+) -> Result<Option<Tensor>> {
+    let mut stream = forward(cx, model, cache, stack, inputs)?;
+    if !inputs.has_logits {
+        return Ok(None);
     }
     if inputs.logit_rows.shape().elements() > 0 {
         stream = gather_rows(cx, stream.sum(cx)?, &inputs.logit_rows)?.into();
     }
     let logits = model.logits(cx, &model.final_norm(cx, stream)?)?;
-    let logits = gather_rows(cx, logits, &inputs.sample_rows)?;
-    draw(cx, choices, &logits, &inputs.params, &inputs.previous)
+    let wanted = inputs.wants_logits.then(|| logits.clone());
+    if inputs.params.shape().elements() > 0 {
+        let logits = gather_rows(cx, logits, &inputs.sample_rows)?;
+        draw(cx, choices, &logits, &inputs.params, &inputs.previous)?;
+    }
+    Ok(wanted)
 }
 
 /// Returns the residual stream (rows, C) after the last layer; writes keys and values to the cache.
-fn forward(cx: &Ctx, model: &Llama, cache: &mut KvCache, inputs: &DeviceInputs) -> Result<ResidualStream> {
-    let DeviceInputs { tokens, positions, sequences, slots, block_tables, .. } = inputs;
+fn forward(
+    cx: &Ctx,
+    model: &Llama,
+    cache: &mut KvCache,
+    stack: &AdapterStack,
+    inputs: &DeviceInputs,
+) -> Result<ResidualStream> {
+    let DeviceInputs { tokens, positions, sequences, slots, adapters, block_tables, .. } = inputs;
     let turns = cache.turns.clone();
-    let rows = RowContext { positions, rope: model.rope(), dropout_keys: None, turns: Some(&turns) };
+    let rows = RowContext {
+        positions,
+        rope: model.rope(),
+        dropout_keys: None,
+        turns: Some(&turns),
+        adapters: stack.has_room().then_some(RowAdapters { stack, slots: adapters }),
+    };
     let paged = PagedBatch { sequences, positions, block_tables };
     let stored = TokenSlots { positions, rope_table: model.rope(), slots };
     let mut stream = ResidualStream::from(model.embed(cx, tokens)?);
@@ -284,5 +379,13 @@ fn gather_rows(cx: &Ctx, x: Tensor, index: &Tensor) -> Result<Tensor> {
         0 => Ok(x),
         // `embed` gathers rows.
         _ => embed(cx, &x, index, x.dtype()),
+    }
+}
+
+/// Copies logits to the host.
+fn to_f32(logits: &Tensor) -> Result<Vec<f32>> {
+    match logits.dtype() {
+        DType::BF16 => Ok(logits.to_vec::<bf16>()?.into_iter().map(bf16::to_f32).collect()),
+        _ => logits.to_vec(),
     }
 }

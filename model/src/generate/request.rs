@@ -1,5 +1,6 @@
 //! Requests and their completions.
 
+use crate::adapter_stack::AdapterId;
 use codelsi_engine::{Error, Result};
 
 /// Parameters by which tokens are sampled.
@@ -15,6 +16,10 @@ pub struct SamplingParams {
     pub min_p: f32,
     /// Divides positive logits of the prompt's and the completion's tokens and multiplies negative ones; 1: off.
     pub repetition_penalty: f32,
+    /// Taken from the logit of a token of the completion once for each time that it was generated; 0: off.
+    pub frequency_penalty: f32,
+    /// Taken from the logits of the completion's tokens; 0: off.
+    pub presence_penalty: f32,
     /// Seed of the random numbers: an equal seed gives equal text, in any batch.
     pub seed: u64,
 }
@@ -27,6 +32,8 @@ impl Default for SamplingParams {
             top_p: 1.0,
             min_p: 0.0,
             repetition_penalty: 1.0,
+            frequency_penalty: 0.0,
+            presence_penalty: 0.0,
             seed: 0,
         }
     }
@@ -58,10 +65,6 @@ pub struct GenerationRequest {
     pub prompt_logprobs: bool,
 }
 
-/// Identifies an adapter of an [`crate::generate::Engine`]. No two adapters of a process have the same.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct AdapterId(pub(super) u64);
-
 impl GenerationRequest {
     /// A request for one greedy completion.
     pub fn greedy(prompt: Vec<u32>, max_tokens: usize) -> Self {
@@ -88,9 +91,6 @@ impl GenerationRequest {
         let length = self.prompt.len().saturating_add(self.max_tokens);
         if self.prompt.is_empty() {
             return Err(Error::new("the prompt has no token"));
-        }
-        if self.max_tokens == 0 {
-            return Err(Error::new("no token was asked for; give --max-tokens 1 or more"));
         }
         if let Some(id) = self.prompt.iter().find(|&&id| id as usize >= vocab) {
             return Err(Error::new(format!("prompt token {id} is outside the vocabulary of {vocab}")));
@@ -135,4 +135,13 @@ pub struct Completion {
     /// log p of each token under the model's distribution, before temperature and filters.
     pub logprobs: Vec<f32>,
     pub finish_reason: FinishReason,
+}
+
+/// A token and its log-probability under the model's distribution, before penalties, temperature and filters.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TokenLogprob {
+    pub id: u32,
+    pub logprob: f32,
+    /// The most probable tokens with theirs, most probable first, as many as the request wants.
+    pub top: Vec<(u32, f32)>,
 }

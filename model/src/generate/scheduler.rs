@@ -1,17 +1,13 @@
-//! Continuous batching: each step carries the next token of every running sequence and a chunk of a waiting prompt.
+//! Continuous batching: which rows the next step computes (Orca, Yu et al., OSDI 2022; chunked prefill as in
+//! Sarathi-Serve, Agrawal et al., arXiv 2403.02310).
+//!
+//! First come, first served. A step carries the next token of every running sequence and, within a budget of tokens, chunks
+//! of the prompts that are not computed yet. When no page is free, the sequence that came last gives up its pages and is
+//! computed again later: preemption by recomputation, which changes no bit.
 
-use super::kv_cache::{BlockTable, KvCache};
-use super::model_runner::{ModelRunner, StepCapacity, StepInputs, table_width};
-use super::request::{Completion, FinishReason, GenerationRequest};
-use super::stop_checker::StopChecker;
-use crate::end_tokens::end_tokens;
-use crate::llama::Llama;
-use crate::tokenizer::Tokenizer;
-use codelsi_engine::rng::RngKey;
-use codelsi_engine::{At, Device, Result, interrupt};
-use codelsi_kernels::sample::{PackedParams, RowSamplingParams};
+use super::block_manager::BlockManager;
+use super::sequence::{RequestId, Sequence};
 use std::collections::VecDeque;
-use std::ops::Range;
 
 /// Limits of a step's work. They do not change any completion.
 #[derive(Clone, Copy, Debug)]
@@ -32,331 +28,302 @@ impl Default for SchedulerConfig {
     }
 }
 
-/// Completes every request: element i of the result holds the `n` completions of `requests[i]`. After each step
-/// `progress` gets the number of tokens that it generated. Without a tokenizer, completions have token ids only and
-/// stop strings are ignored.
-///
-/// # Errors
-/// When a request does not fit the model, the logits are not finite, or a signal wished that the process ends.
-pub fn generate(
-    device: &Device,
-    model: &Llama,
-    tokenizer: Option<&Tokenizer>,
-    requests: &[GenerationRequest],
-    limits: SchedulerConfig,
-    progress: &mut dyn FnMut(usize),
-) -> Result<Vec<Vec<Completion>>> {
-    for (i, request) in requests.iter().enumerate() {
-        request.check(model.config().vocab, model.config().max_positions).at(format!("request {i}"))?;
-    }
-    let mut scheduler = Scheduler::new(device, model, tokenizer, requests, limits)?;
-    while scheduler.has_work() {
-        interrupt::check("the completions in progress are not kept")?;
-        progress(scheduler.step()?);
-    }
-    Ok(scheduler.completions.into_iter().map(|samples| samples.into_iter().flatten().collect()).collect())
+/// Rows of one sequence in a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ScheduledRows {
+    /// Index of the sequence among those that run.
+    pub sequence: usize,
+    /// Number of its next tokens that are computed.
+    pub rows: usize,
 }
 
-/// A sequence that is being prefilled or decoded.
-struct Sequence<'a> {
-    /// Index of its request.
-    request: usize,
-    /// Index of the wave in which it was admitted.
-    wave: usize,
-    /// Index among the request's completions; unused while the prompt is in prefill, before it is forked.
-    sample: usize,
-    /// Prompt and completion.
-    tokens: Vec<u32>,
-    /// Length of the prompt.
-    prompt_len: usize,
-    /// Number of tokens whose keys and values are in the cache.
-    cached: usize,
-    table: BlockTable,
-    logprobs: Vec<f32>,
-    stop_checker: StopChecker<'a>,
+/// Waiting and running sequences.
+pub(super) struct Scheduler {
+    config: SchedulerConfig,
+    /// In the order in which they came.
+    pub waiting: VecDeque<Sequence>,
+    /// In the order in which they were admitted.
+    pub running: Vec<Sequence>,
+    pub preemptions: u64,
 }
 
-/// Completions of one request that are admitted together: all of them, or a part where they are more than a batch.
-struct Wave {
-    /// Index of the request.
-    request: usize,
-    samples: Range<usize>,
-    /// Pages reserved for it, released with its last completion.
-    pages: usize,
-    /// Unfinished completions.
-    unfinished: usize,
-}
-
-/// Waiting waves, the sequences in the cache, and the completions so far.
-struct Scheduler<'a> {
-    model: &'a Llama,
-    tokenizer: Option<&'a Tokenizer>,
-    requests: &'a [GenerationRequest],
-    limits: SchedulerConfig,
-    runner: ModelRunner<'a>,
-    cache: KvCache,
-    /// Pages of the longest possible sequence: the width of a block table.
-    width: usize,
-    /// Pages reserved by admitted waves.
-    reserved: usize,
-    /// Pages of the cache.
-    pages: usize,
-    waves: Vec<Wave>,
-    /// Indices of waves that are not admitted yet.
-    waiting: VecDeque<usize>,
-    prefilling: Option<Sequence<'a>>,
-    running: Vec<Sequence<'a>>,
-    /// Tokens that end a text.
-    end_tokens: Vec<u32>,
-    /// Completions of each request; none while a sequence is unfinished.
-    completions: Vec<Vec<Option<Completion>>>,
-}
-
-impl<'a> Scheduler<'a> {
-    fn new(
-        device: &'a Device,
-        model: &'a Llama,
-        tokenizer: Option<&'a Tokenizer>,
-        requests: &'a [GenerationRequest],
-        limits: SchedulerConfig,
-    ) -> Result<Self> {
-        let max = |size: &dyn Fn(&GenerationRequest) -> usize| requests.iter().map(size).max().unwrap_or(0);
-        let samples: usize = requests.iter().map(|r| r.n).sum();
-        let tokens = |r: &GenerationRequest| r.prompt.len() + r.max_tokens;
-        let waves = waves(requests, limits);
-        // Enough for a full batch of the largest requests, or for the largest wave alone.
-        let largest_wave = waves.iter().map(|wave| wave.pages).max().unwrap_or(0);
-        let width = max(&|r| tokens(r).div_ceil(limits.page_size));
-        let sequences = limits.max_sequences.min(samples);
-        let pages = largest_wave.max((width + 1) * sequences);
-        let capacity = StepCapacity {
-            rows: sequences + max(&|r| r.prompt.len().min(limits.prefill_chunk)),
-            sequences,
-            width,
-            penalized: sequences * max(&|r| if penalizes_repetition(r) { tokens(r) } else { 0 }),
-        };
-        let mut cache = KvCache::new(device, model, sequences + 1, pages, limits.page_size);
-        Ok(Scheduler {
-            runner: ModelRunner::new(device, model, &mut cache, capacity, limits.cuda_graphs)?,
-            cache,
-            model,
-            tokenizer,
-            requests,
-            limits,
-            width,
-            reserved: 0,
-            pages,
-            waiting: (0..waves.len()).collect(),
-            waves,
-            prefilling: None,
-            running: Vec::new(),
-            end_tokens: end_tokens(model.config(), tokenizer),
-            completions: requests.iter().map(|r| vec![None; r.n]).collect(),
-        })
+impl Scheduler {
+    pub fn new(config: SchedulerConfig) -> Self {
+        Scheduler { config, waiting: VecDeque::new(), running: Vec::new(), preemptions: 0 }
     }
 
-    fn has_work(&self) -> bool {
-        !(self.waiting.is_empty() && self.prefilling.is_none() && self.running.is_empty())
+    pub fn has_work(&self) -> bool {
+        !(self.waiting.is_empty() && self.running.is_empty())
     }
 
-    /// Starts the prefill of the next wave, if its completions fit into the cache with those that are running.
-    fn admit(&mut self) {
-        let Some(&next) = self.waiting.front() else { return };
-        let wave = &self.waves[next];
-        let request = &self.requests[wave.request];
-        let fits = self.running.is_empty()
-            || self.running.len() + wave.samples.len() <= self.limits.max_sequences
-                && self.reserved + wave.pages <= self.pages;
-        if self.prefilling.is_some() || !fits {
-            return;
+    /// Chooses the rows of the next step, and reserves their pages.
+    pub fn schedule(&mut self, blocks: &mut BlockManager) -> Vec<ScheduledRows> {
+        let mut budget = self.config.prefill_chunk.max(1);
+        let (mut scheduled, preemptions) = (Vec::new(), self.preemptions);
+        let mut next = 0;
+        while next < self.running.len() {
+            let rows = rows_of(&self.running[next], budget);
+            if rows > 0 && !self.reserve(next, rows, blocks) {
+                break;
+            }
+            budget -= if self.running[next].is_prefill() { rows } else { 0 };
+            scheduled.extend((rows > 0).then_some(ScheduledRows { sequence: next, rows }));
+            next += 1;
         }
-        self.waiting.pop_front();
-        self.reserved += wave.pages;
-        self.prefilling = Some(Sequence {
-            request: wave.request,
-            wave: next,
-            sample: 0,
-            tokens: request.prompt.clone(),
-            prompt_len: request.prompt.len(),
-            cached: 0,
-            table: BlockTable::default(),
-            logprobs: Vec::new(),
-            stop_checker: StopChecker::new(self.tokenizer, &request.stop),
-        });
+        // What was preempted is the next to come back.
+        if self.preemptions == preemptions {
+            self.admit(&mut scheduled, budget, blocks);
+        }
+        scheduled
     }
 
-    /// Runs one forward pass; returns the number of generated tokens.
-    fn step(&mut self) -> Result<usize> {
-        self.admit();
-        let step = self.schedule()?;
-        self.cache.copy_shared(&self.runner.cx)?;
-        let choices = self.runner.run(&mut self.cache, &step)?;
-        for (sequence, choice) in self.running.iter_mut().zip(&choices) {
-            sequence.tokens.push(choice.token as u32);
-            sequence.logprobs.push(choice.logprob);
-        }
-        self.retire();
-        Ok(choices.len())
-    }
-
-    /// Returns the next step's inputs: the last token of every running sequence, and a chunk of the prompt in
-    /// prefill. After its last chunk a prompt becomes the sequences of its completions.
-    fn schedule(&mut self) -> Result<StepInputs> {
-        let mut step = StepInputs::default();
-        for (i, sequence) in self.running.iter_mut().enumerate() {
-            step.logit_rows.push(step.rows() as i32);
-            push_rows(&mut step, &mut self.cache, sequence, i, 1)?;
-        }
-        if let Some(sequence) = &mut self.prefilling {
-            push_rows(&mut step, &mut self.cache, sequence, self.running.len(), self.limits.prefill_chunk)?;
-            if sequence.cached == sequence.prompt_len {
-                step.logit_rows.push(step.rows() as i32 - 1);
+    /// Reserves the pages of a running sequence's next rows, at the cost of those that came after it; returns false if it
+    /// was preempted itself.
+    fn reserve(&mut self, index: usize, rows: usize, blocks: &mut BlockManager) -> bool {
+        loop {
+            let Sequence { table, computed, .. } = &mut self.running[index];
+            if blocks.reserve(table, *computed, *computed + rows) {
+                return true;
+            }
+            let Some(mut last) = self.running.pop() else { return false };
+            last.preempt(blocks);
+            self.waiting.push_front(last);
+            self.preemptions += 1;
+            if index == self.running.len() {
+                return false;
             }
         }
-        (step.block_tables, step.width) = self.block_tables();
-        self.fork_prefilled();
-        // Completions forked from one prompt share its row of logits.
-        let last = step.logit_rows.len().saturating_sub(1);
-        step.sample_rows = (0..self.running.len()).map(|i| i.min(last) as i32).collect();
-        step.sampling = self.sampling_params()?;
-        Ok(step)
     }
 
-    /// Returns the block tables of the running sequences and the one in prefill, padded with −1, and their width.
-    fn block_tables(&self) -> (Vec<i32>, usize) {
-        let tables = || self.running.iter().chain(&self.prefilling).map(|sequence| &sequence.table.pages);
-        let longest = tables().map(Vec::len).max().unwrap_or(0);
-        let width = table_width(longest, self.limits.page_size, self.width);
-        let mut flat = Vec::new();
-        for pages in tables() {
-            let end = flat.len() + width;
-            flat.extend(pages.iter().map(|&page| page as i32));
-            flat.resize(end, -1);
-        }
-        (flat, width)
-    }
-
-    /// Turns a prompt whose last token is cached into the sequences of its completions.
-    fn fork_prefilled(&mut self) {
-        let Some(prompt) = self.prefilling.take_if(|s| s.cached == s.prompt_len) else { return };
-        let request = &self.requests[prompt.request];
-        for sample in self.waves[prompt.wave].samples.clone() {
-            self.running.push(Sequence {
-                request: prompt.request,
-                wave: prompt.wave,
-                sample,
-                tokens: prompt.tokens.clone(),
-                prompt_len: prompt.prompt_len,
-                cached: prompt.cached,
-                table: self.cache.fork(&prompt.table),
-                logprobs: Vec::new(),
-                stop_checker: StopChecker::new(self.tokenizer, &request.stop),
-            });
-        }
-        self.cache.release(prompt.table);
-    }
-
-    /// Returns the sampling parameters of every running sequence's next token.
-    fn sampling_params(&self) -> Result<PackedParams> {
-        let previous = |s: &Sequence| match penalizes_repetition(&self.requests[s.request]) {
-            true => s.tokens.iter().map(|&t| t as i32).collect(),
-            false => Vec::new(),
-        };
-        let previous: Vec<Vec<i32>> = self.running.iter().map(previous).collect();
-        let params = self.running.iter().zip(&previous).map(|(s, previous)| self.params(s, previous));
-        PackedParams::new(&params.collect::<Vec<_>>(), self.model.config().vocab)
-    }
-
-    fn params<'p>(&self, sequence: &Sequence, previous: &'p [i32]) -> RowSamplingParams<'p> {
-        let s = &self.requests[sequence.request].sampling;
-        RowSamplingParams {
-            temperature: s.temperature,
-            top_k: s.top_k,
-            top_p: s.top_p,
-            min_p: s.min_p,
-            repetition_penalty: s.repetition_penalty,
-            previous,
-            key: RngKey { seed: s.seed, step: sequence.tokens.len() as u32, site: sequence.sample as u32 },
+    /// Admits waiting sequences while there is room for their completions, all of their pages and some of their tokens.
+    fn admit(&mut self, scheduled: &mut Vec<ScheduledRows>, mut budget: usize, blocks: &mut BlockManager) {
+        let mut room = self.config.max_sequences.max(1);
+        room = room.saturating_sub(self.running.iter().map(|s| s.samples.len()).sum());
+        let mut promised: usize = self.running.iter().map(|s| missing_pages(s, blocks)).sum();
+        while budget > 0 && self.waiting.front().is_some_and(|next| next.samples.len() <= room) {
+            let Some(mut sequence) = self.waiting.pop_front() else { return };
+            if !sequence.wants_prompt_logprobs() {
+                (sequence.table, sequence.computed) =
+                    blocks.lookup(sequence.request.adapter, &sequence.tokens);
+            }
+            let pages = missing_pages(&sequence, blocks);
+            let rows = rows_of(&sequence, budget);
+            if promised + pages > blocks.available() && !self.running.is_empty()
+                || !blocks.reserve(&mut sequence.table, sequence.computed, sequence.computed + rows)
+            {
+                sequence.preempt(blocks);
+                self.waiting.push_front(sequence);
+                return;
+            }
+            sequence.cached = if sequence.announced { sequence.cached } else { sequence.computed };
+            budget -= rows;
+            room -= sequence.samples.len();
+            promised += missing_pages(&sequence, blocks);
+            scheduled.push(ScheduledRows { sequence: self.running.len(), rows });
+            self.running.push(sequence);
         }
     }
 
-    /// Removes finished sequences and stores their completions.
-    fn retire(&mut self) {
-        let mut unfinished = Vec::with_capacity(self.running.len());
-        for mut sequence in std::mem::take(&mut self.running) {
-            let Some(finish) = self.finish_reason(&mut sequence) else {
-                unfinished.push(sequence);
-                continue;
+    /// Removes the sequences of a request, and releases their pages.
+    pub fn remove(&mut self, id: RequestId, blocks: &mut BlockManager) {
+        self.waiting.retain(|sequence| sequence.id != id);
+        for sequence in self.running.extract_if(.., |sequence| sequence.id == id) {
+            blocks.release(sequence.table);
+        }
+    }
+}
+
+/// Number of a sequence's next tokens that a step computes within the budget of prompt tokens.
+fn rows_of(sequence: &Sequence, budget: usize) -> usize {
+    match sequence.is_prefill() {
+        true => sequence.pending().min(budget),
+        false => 1,
+    }
+}
+
+/// Number of pages that a sequence lacks for its tokens, and one more for each completion.
+fn missing_pages(sequence: &Sequence, blocks: &BlockManager) -> usize {
+    let tokens = blocks.pages_of(sequence.tokens.len()).saturating_sub(sequence.table.pages.len());
+    tokens + if sequence.is_prefill() { sequence.samples.len() } else { 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::adapter_stack::AdapterId;
+    use crate::generate::GenerationRequest;
+    use codelsi_engine::rng::RngKey;
+    use std::collections::{BTreeMap, HashMap};
+    use std::sync::Arc;
+
+    /// What a slot of the cache holds: an adapter and all tokens up to its own.
+    type Held = (Option<AdapterId>, Vec<u32>);
+
+    /// A scheduler over a model whose next token is a function of the tokens before it.
+    struct World {
+        scheduler: Scheduler,
+        blocks: BlockManager,
+        page_size: usize,
+        cache: HashMap<usize, Held>,
+        requests: BTreeMap<RequestId, Arc<GenerationRequest>>,
+        completions: BTreeMap<(RequestId, usize), Vec<u32>>,
+    }
+
+    fn next_token(held: &Held, sample: usize) -> u32 {
+        let seed = held.1.iter().fold(7, |sum: u64, &t| sum.wrapping_mul(31).wrapping_add(t.into()));
+        let key = RngKey { seed, step: held.0.map_or(0, |id| id.0 as u32 + 1), site: sample as u32 };
+        key.words(0, 0)[0] % 3
+    }
+
+    impl World {
+        fn new(config: SchedulerConfig, pages: usize, prefix_cache: bool) -> Self {
+            World {
+                scheduler: Scheduler::new(config),
+                blocks: BlockManager::new(pages, config.page_size, prefix_cache),
+                page_size: config.page_size,
+                cache: HashMap::new(),
+                requests: BTreeMap::new(),
+                completions: BTreeMap::new(),
+            }
+        }
+
+        fn add(&mut self, id: u64, request: GenerationRequest) {
+            let (id, request) = (RequestId(id), Arc::new(request));
+            self.scheduler.waiting.push_back(Sequence::new(id, &request, 0..request.n));
+            self.requests.insert(id, request);
+        }
+
+        fn cancel(&mut self, id: RequestId) {
+            self.scheduler.remove(id, &mut self.blocks);
+            self.requests.remove(&id);
+            self.completions.retain(|(request, _), _| *request != id);
+        }
+
+        /// Checks that the scheduled rows read what is theirs, and writes them.
+        fn step(&mut self) {
+            let scheduled = self.scheduler.schedule(&mut self.blocks);
+            assert!(!scheduled.is_empty(), "work is waiting, and none was scheduled");
+            let copied: Vec<_> = self.blocks.take_copies();
+            let held: Vec<_> = copied.iter().map(|(from, _)| self.cache[from].clone()).collect();
+            for ((_, to), held) in copied.into_iter().zip(held) {
+                self.cache.insert(to, held);
+            }
+            let mut written = HashMap::new();
+            for &ScheduledRows { sequence, rows } in &scheduled {
+                let s = &self.scheduler.running[sequence];
+                for position in 0..s.computed + rows {
+                    let slot = self.blocks.slot(&s.table, position).unwrap();
+                    let held: Held = (s.request.adapter, s.tokens[..=position].to_vec());
+                    match position < s.computed {
+                        true => assert_eq!(self.cache.get(&slot), Some(&held), "{:?} {position}", s.id),
+                        false => assert_eq!(written.insert(slot, held), None, "a slot is written once"),
+                    }
+                }
+            }
+            self.check_readers(&written);
+            self.cache.extend(written);
+            let rows: Vec<usize> = scheduled.iter().map(|s| s.rows).collect();
+            self.advance(&rows);
+            let tables: Vec<_> = self.scheduler.running.iter().map(|s| &s.table).collect();
+            self.blocks.check(&tables);
+        }
+
+        /// Checks that nobody has computed the slots that are written.
+        fn check_readers(&self, written: &HashMap<usize, Held>) {
+            for s in &self.scheduler.running {
+                for position in 0..s.computed {
+                    assert!(!written.contains_key(&self.blocks.slot(&s.table, position).unwrap()));
+                }
+            }
+        }
+
+        /// Takes the results of the rows of the first sequences.
+        fn advance(&mut self, rows: &[usize]) {
+            for (i, mut s) in std::mem::take(&mut self.scheduler.running).into_iter().enumerate() {
+                s.computed += rows.get(i).copied().unwrap_or(0);
+                let (adapter, tokens, computed) = (s.request.adapter, s.tokens.clone(), s.computed);
+                self.blocks.register(&mut s.table, adapter, &tokens, computed);
+                if s.pending() > 0 {
+                    self.scheduler.running.push(s);
+                    continue;
+                }
+                for mut fork in s.fork(&mut self.blocks) {
+                    let sample = fork.samples.start;
+                    fork.tokens.push(next_token(&(adapter, fork.tokens.clone()), sample));
+                    if fork.generated() < fork.request.max_tokens {
+                        self.scheduler.running.push(fork);
+                        continue;
+                    }
+                    self.blocks.release(fork.table);
+                    let completion = fork.tokens[fork.request.prompt.len()..].to_vec();
+                    assert_eq!(self.completions.insert((fork.id, sample), completion), None);
+                }
+            }
+        }
+
+        /// Checks every completion against one made alone.
+        fn check_completions(&self) {
+            for (id, request) in &self.requests {
+                for sample in 0..request.n {
+                    let mut held = (request.adapter, request.prompt.clone());
+                    for _ in 0..request.max_tokens {
+                        let next = next_token(&held, sample);
+                        held.1.push(next);
+                    }
+                    assert_eq!(self.completions[&(*id, sample)], held.1[request.prompt.len()..], "{id:?}");
+                }
+            }
+            let held = self.cache.len().div_ceil(self.page_size);
+            assert!(held <= self.blocks.pages(), "{held} pages were written");
+        }
+    }
+
+    /// Random requests that come, are cancelled and are preempted: every row reads its own past, whatever shares its pages.
+    #[test]
+    fn every_sequence_reads_its_own_past_under_random_arrivals_cancellations_and_preemptions() {
+        let (mut preemptions, mut hits) = (0, 0);
+        for seed in 0..300 {
+            let words = |step| RngKey { seed, step, site: 0 }.words(0, 0).map(|word| word as usize);
+            let [page_size, pages, sequences, chunk] = words(0);
+            let page_size = 1 + page_size % 5;
+            let config = SchedulerConfig {
+                max_sequences: 3 + sequences % 6,
+                prefill_chunk: 1 + chunk % 12,
+                page_size,
+                cuda_graphs: false,
             };
-            self.cache.release(sequence.table);
-            self.completions[sequence.request][sequence.sample] = Some(Completion {
-                text: sequence.stop_checker.finish(finish),
-                token_ids: sequence.tokens[sequence.prompt_len..].to_vec(),
-                logprobs: sequence.logprobs,
-                finish_reason: finish,
-            });
-            let wave = &mut self.waves[sequence.wave];
-            wave.unfinished -= 1;
-            if wave.unfinished == 0 {
-                self.reserved -= wave.pages;
+            // Enough for the longest request alone, 24 tokens.
+            let pages = 24usize.div_ceil(page_size) + pages % 12;
+            let mut world = World::new(config, pages, seed % 4 > 0);
+            let mut next = 1;
+            for step in 1.. {
+                let [arrives, size, n, cancelled] = words(step);
+                if arrives.is_multiple_of(3) && next <= 30 {
+                    let prompt = (0..1 + size % 14).map(|i| (i < size / 16 % 14) as u32).collect();
+                    world.add(
+                        next,
+                        GenerationRequest {
+                            n: 1 + n % 3,
+                            adapter: [None, Some(AdapterId(3))][n / 4 % 2],
+                            ..GenerationRequest::greedy(prompt, 1 + n / 8 % 10)
+                        },
+                    );
+                    next += 1;
+                }
+                if cancelled.is_multiple_of(17) {
+                    world.cancel(RequestId(cancelled as u64 / 17 % next));
+                }
+                if world.scheduler.has_work() {
+                    world.step();
+                } else if next > 30 {
+                    break;
+                }
+                hits += world.scheduler.running.iter().filter(|s| s.cached > 0).count();
             }
+            world.check_completions();
+            assert_eq!(world.blocks.available(), pages);
+            preemptions += world.scheduler.preemptions;
         }
-        self.running = unfinished;
+        assert!(preemptions > 100 && hits > 1000, "{preemptions} preemptions, {hits} prefix hits");
     }
-
-    /// Checks a sequence's newest token; returns the reason if the sequence ends with it.
-    fn finish_reason(&self, sequence: &mut Sequence) -> Option<FinishReason> {
-        let request = &self.requests[sequence.request];
-        let generated = sequence.tokens.len() - sequence.prompt_len;
-        let token = sequence.tokens[sequence.tokens.len() - 1];
-        let at_eos = request.stop_at_eos && self.end_tokens.contains(&token);
-        if at_eos || sequence.stop_checker.push(token) {
-            return Some(FinishReason::Stop);
-        }
-        (generated >= request.max_tokens).then_some(FinishReason::Length)
-    }
-}
-
-/// Appends up to `max_rows` uncached tokens of a sequence as rows, and prepares their slots.
-fn push_rows(
-    step: &mut StepInputs,
-    cache: &mut KvCache,
-    sequence: &mut Sequence,
-    index: usize,
-    max_rows: usize,
-) -> Result<()> {
-    let end = sequence.tokens.len().min(sequence.cached + max_rows);
-    for position in sequence.cached..end {
-        let slot = cache.slot(&mut sequence.table, position)?;
-        step.push(sequence.tokens[position], position, index, slot);
-    }
-    sequence.cached = end;
-    Ok(())
-}
-
-/// True if a request's sampling reads its previous tokens.
-fn penalizes_repetition(request: &GenerationRequest) -> bool {
-    request.sampling.repetition_penalty != 1.0
-}
-
-/// The waves of all requests, in their order. The completions of one that has more than a batch are split, so that some
-/// start as soon as some have ended.
-fn waves(requests: &[GenerationRequest], limits: SchedulerConfig) -> Vec<Wave> {
-    const PARTS: usize = 8;
-    let of_request = |(i, request): (usize, &GenerationRequest)| {
-        let part = if request.n > limits.max_sequences { limits.max_sequences / PARTS } else { request.n };
-        let wave = |start: usize| {
-            let samples = start..(start + part.max(1)).min(request.n);
-            let (pages, unfinished) = (pages_of(request, samples.len(), limits.page_size), samples.len());
-            Wave { request: i, samples, pages, unfinished }
-        };
-        (0..request.n).step_by(part.max(1)).map(wave).collect::<Vec<_>>()
-    };
-    requests.iter().enumerate().flat_map(of_request).collect()
-}
-
-/// Upper limit of the pages that `n` completions of a request use: its prompt's, and for each completion a copy of the
-/// prompt's last page and the pages of its tokens.
-fn pages_of(request: &GenerationRequest, n: usize, page_size: usize) -> usize {
-    request.prompt.len().div_ceil(page_size) + n * (request.max_tokens.div_ceil(page_size) + 1)
 }

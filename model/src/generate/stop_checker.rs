@@ -1,54 +1,60 @@
-//! Detection of the end of a completion while it grows.
+//! Detection of the end of a completion while it grows, and the text that may be shown before.
 
 use super::request::FinishReason;
 use crate::tokenizer::{DecodeStream, Tokenizer};
 
-/// The text of a completion so far, and the strings that end it.
+/// The text of a completion so far, and what of it was shown.
 ///
 /// A control token decodes to nothing, and a stop string may name one (`<|im_end|>`, `</s>`): strings are looked for in the
-/// text with control tokens spelled out as well.
-pub(super) struct StopChecker<'a> {
-    tokenizer: Option<&'a Tokenizer>,
-    stop: &'a [String],
+/// text with control tokens spelled out as well. Text that a stop string may still begin with is held back.
+#[derive(Default)]
+pub(super) struct StopChecker {
     stream: DecodeStream,
     text: String,
     /// The text with control tokens spelled out.
     spelled: String,
     /// (offset in `spelled`, length) of each control token.
     control: Vec<(usize, usize)>,
+    /// Length of the text that was shown.
+    shown: usize,
 }
 
-impl<'a> StopChecker<'a> {
-    pub(super) fn new(tokenizer: Option<&'a Tokenizer>, stop: &'a [String]) -> Self {
-        StopChecker {
-            tokenizer,
-            stop,
-            stream: DecodeStream::default(),
-            text: String::new(),
-            spelled: String::new(),
-            control: Vec::new(),
-        }
-    }
-
-    /// Appends a token. Returns true if that completes a stop string; the text is then cut before the first of them.
-    pub(super) fn push(&mut self, id: u32) -> bool {
-        let Some(tokenizer) = self.tokenizer else { return false };
+impl StopChecker {
+    /// Appends a token. Returns true if that completes one of the strings `stop`; the text is then cut before the first of
+    /// them.
+    pub(super) fn push(&mut self, tokenizer: Option<&Tokenizer>, stop: &[String], id: u32) -> bool {
+        let Some(tokenizer) = tokenizer else { return false };
         let new = self.stream.push(tokenizer, id);
         let control = tokenizer.control_token(id).unwrap_or_default();
-        self.append(&new, control)
+        self.append(&new, control, stop)
     }
 
-    /// Returns the complete text; only here is a last, incomplete character appended.
-    pub(super) fn finish(mut self, reason: FinishReason) -> String {
+    /// Returns the text that has become certain since it was last shown: no stop string can cut it any more.
+    pub(super) fn take_certain(&mut self, stop: &[String]) -> String {
+        let held = held_back(&self.text, stop).min(match self.control.is_empty() {
+            true => usize::MAX,
+            false => self.offset_in_text(held_back(&self.spelled, stop)),
+        });
+        self.take_until(held)
+    }
+
+    /// Returns the rest of the text; only here is a last, incomplete character appended.
+    pub(super) fn finish(&mut self, stop: &[String], reason: FinishReason) -> String {
         if reason == FinishReason::Length {
             let rest = std::mem::take(&mut self.stream).finish();
-            self.append(&rest, "");
+            self.append(&rest, "", stop);
         }
-        self.text
+        self.take_until(self.text.len())
+    }
+
+    fn take_until(&mut self, end: usize) -> String {
+        let from = self.shown;
+        self.shown = end.max(from);
+        self.text[from..self.shown].to_string()
     }
 
     /// Appends text or a control token; returns true if that completes a stop string, and cuts the text before it.
-    fn append(&mut self, new: &str, control: &str) -> bool {
+    fn append(&mut self, new: &str, control: &str, stop: &[String]) -> bool {
         let (from, from_spelled) = (self.text.len(), self.spelled.len());
         if !control.is_empty() {
             self.control.push((from_spelled, control.len()));
@@ -56,10 +62,10 @@ impl<'a> StopChecker<'a> {
         self.text.push_str(new);
         self.spelled.push_str(new);
         self.spelled.push_str(control);
-        let in_text = first_stop(&self.text, from, self.stop);
+        let in_text = first_stop(&self.text, from, stop);
         let in_spelled = match self.control.is_empty() {
             true => None,
-            false => first_stop(&self.spelled, from_spelled, self.stop).map(|end| self.offset_in_text(end)),
+            false => first_stop(&self.spelled, from_spelled, stop).map(|end| self.offset_in_text(end)),
         };
         let end = in_text.into_iter().chain(in_spelled).min();
         end.iter().for_each(|&end| self.text.truncate(end));
@@ -86,6 +92,17 @@ fn first_stop(text: &str, from: usize, stop: &[String]) -> Option<usize> {
     starts.min()
 }
 
+/// Returns the offset of the longest end of `text` with which a stop string may begin.
+fn held_back(text: &str, stop: &[String]) -> usize {
+    let longest = |stop: &String| {
+        // A whole stop string has cut the text before.
+        let most = text.len().min(stop.len().saturating_sub(1));
+        let begins = |&length: &usize| stop.as_bytes().starts_with(&text.as_bytes()[text.len() - length..]);
+        (1..=most).rev().find(begins).unwrap_or(0)
+    };
+    text.len() - stop.iter().map(longest).max().unwrap_or(0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -104,12 +121,43 @@ mod tests {
         Tokenizer::parse(&json.to_string(), "").unwrap()
     }
 
-    /// Pushes ids until one completes a stop string; returns the number of ids pushed, and the text.
+    /// Pushes ids until one completes a stop string; returns the number of ids pushed, and the text, which is shown piece
+    /// by piece.
     fn run(ids: &[u32], stop: &[&str]) -> (usize, String) {
         let (tokenizer, stop) = (tokenizer(), stop.iter().map(|s| s.to_string()).collect::<Vec<_>>());
-        let mut checker = StopChecker::new(Some(&tokenizer), &stop);
-        let pushed = ids.iter().position(|&id| checker.push(id)).map_or(ids.len(), |last| last + 1);
-        (pushed, checker.finish(FinishReason::Length))
+        let (mut checker, mut shown) = (StopChecker::default(), String::new());
+        for (i, &id) in ids.iter().enumerate() {
+            if checker.push(Some(&tokenizer), &stop, id) {
+                shown += &checker.finish(&stop, FinishReason::Stop);
+                return (i + 1, shown);
+            }
+            shown += &checker.take_certain(&stop);
+        }
+        shown += &checker.finish(&stop, FinishReason::Length);
+        (ids.len(), shown)
+    }
+
+    #[test]
+    fn text_that_a_stop_string_may_begin_with_is_held_back() {
+        let (tokenizer, stop) = (tokenizer(), ["bca".to_string(), "cd".to_string()]);
+        let mut checker = StopChecker::default();
+        let mut push = |id| {
+            assert!(!checker.push(Some(&tokenizer), &stop, id));
+            checker.take_certain(&stop)
+        };
+        assert_eq!([0, 1, 2, 2, 0].map(&mut push), ["a", "", "", "bc", "ca"]);
+        assert!(
+            checker.push(Some(&tokenizer), &["a".into()], 0),
+            "a stop string of one character holds nothing back"
+        );
+        let mut checker = StopChecker::default();
+        let stop = ["b<|im_end|>".to_string()];
+        let mut push = |id| {
+            checker.push(Some(&tokenizer), &stop, id);
+            checker.take_certain(&stop)
+        };
+        assert_eq!([0, 1, 4, 1, 5].map(&mut push), ["a", "", "b", "", ""]);
+        assert_eq!(checker.finish(&stop, FinishReason::Stop), "");
     }
 
     #[test]

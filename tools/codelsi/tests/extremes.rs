@@ -75,6 +75,8 @@ fn extreme_numbers_end_no_command_with_a_panic() {
         "--top-p",
         "--min-p",
         "--repetition-penalty",
+        "--frequency-penalty",
+        "--presence-penalty",
         "--seed",
         "--page-size",
         "--prompt-ids",

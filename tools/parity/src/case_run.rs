@@ -52,8 +52,13 @@ impl CaseRun<'_> {
     fn forward(&self, model: &Llama) -> Result<Vec<TensorComparison>> {
         let cx = self.inference();
         let (ids, batch) = self.sequence()?;
-        let place =
-            RowContext { positions: &batch.positions, rope: model.rope(), dropout_keys: None, turns: None };
+        let place = RowContext {
+            positions: &batch.positions,
+            rope: model.rope(),
+            dropout_keys: None,
+            turns: None,
+            adapters: None,
+        };
         let mut rows = Vec::new();
         let mut compare = |name: &str, ours: Vec<f64>| -> Result<()> {
             rows.push(self.reference.compare(name, &ours, None)?);

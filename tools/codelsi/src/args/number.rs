@@ -123,6 +123,14 @@ pub fn factor(text: &str) -> Result<f32, String> {
     within(text, 1e-3, 1e3).map(|x| x as f32)
 }
 
+/// Parses a frequency or presence penalty; its range is that of OpenAI's API.
+///
+/// # Errors
+/// When it is not from -2 to 2.
+pub fn penalty(text: &str) -> Result<f32, String> {
+    within(text, -2.0, 2.0).map(|x| x as f32)
+}
+
 fn within(text: &str, least: f64, most: f64) -> Result<f64, String> {
     let number = text.trim().parse::<f64>().map_err(|_| "it is no number".to_owned())?;
     match (least..=most).contains(&number) {

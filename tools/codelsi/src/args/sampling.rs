@@ -23,6 +23,14 @@ pub struct SamplingArgs {
     /// Factor against tokens that are in the text already; 1 is none.
     #[arg(long, value_name = "FACTOR", default_value_t = 1.0, value_parser = number::factor)]
     repetition_penalty: f32,
+    /// Penalty for each time that a token was generated, -2 to 2; 0 is none.
+    #[arg(long, value_name = "X", default_value_t = 0.0, value_parser = number::penalty)]
+    #[arg(allow_negative_numbers = true)]
+    frequency_penalty: f32,
+    /// Penalty of tokens that were generated already, -2 to 2; 0 is none.
+    #[arg(long, value_name = "X", default_value_t = 0.0, value_parser = number::penalty)]
+    #[arg(allow_negative_numbers = true)]
+    presence_penalty: f32,
     #[arg(long, help = help::SEED, default_value_t = 42)]
     seed: u64,
 }
@@ -35,6 +43,8 @@ impl From<SamplingArgs> for SamplingParams {
             top_p: args.top_p,
             min_p: args.min_p,
             repetition_penalty: args.repetition_penalty,
+            frequency_penalty: args.frequency_penalty,
+            presence_penalty: args.presence_penalty,
             seed: args.seed,
         }
     }
