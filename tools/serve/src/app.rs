@@ -22,6 +22,8 @@ pub struct App {
     pub adapter_dir: Option<PathBuf>,
     /// Held while an adapter is loaded or unloaded.
     pub adapter_turn: tokio::sync::Mutex<()>,
+    /// Tokens of a prompt and its answer together.
+    pub max_model_len: usize,
     pub drain: Drain,
     pub http: HttpMetrics,
     /// True if the debug log may hold prompts.
@@ -38,11 +40,6 @@ impl App {
         let mut ids = end_tokens(self.model.checkpoint.config(), Some(self.tokenizer()));
         ids.extend(stop_token_ids);
         ids
-    }
-
-    /// Positions of a sequence.
-    pub fn positions(&self) -> usize {
-        self.model.checkpoint.config().max_positions
     }
 
     /// Runs work of more than a moment (encoding a prompt, reading an adapter) beside the threads that serve connections.
@@ -65,12 +62,12 @@ impl App {
     pub fn check_text(&self, bytes: usize) -> Result<(), ApiError> {
         /// Bytes of a long token: the longest runs of spaces in a vocabulary.
         const LONGEST_TOKEN: usize = 128;
-        if bytes <= self.positions().saturating_mul(LONGEST_TOKEN) {
+        if bytes <= self.max_model_len.saturating_mul(LONGEST_TOKEN) {
             return Ok(());
         }
         Err(ApiError::too_long(format!(
-            "a prompt of {bytes} bytes exceeds the model's {} positions; shorten it",
-            self.positions()
+            "a prompt of {bytes} bytes exceeds the context of {} tokens; shorten it",
+            self.max_model_len
         )))
     }
 }

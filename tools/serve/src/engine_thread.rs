@@ -6,44 +6,53 @@ use crate::metrics::Latencies;
 use codelsi_engine::{Error, Result};
 use codelsi_experiment::inference_model::InferenceModel;
 use codelsi_model::adapter::Adapter;
-use codelsi_model::generate::{AdapterId, GenerationRequest};
-use crate::engine::{AddError, Engine, EngineConfig, EngineStats, Event, RequestId};
+use codelsi_model::generate::{
+    AdapterId, AddError, Engine, EngineConfig, EngineStats, Event, GenerationRequest, RequestId,
+};
 use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 use std::time::Instant;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 
-/// What a call hears of its requests.
+/// News of a call.
 #[derive(Debug)]
 pub enum Update {
     /// An event of the request of this index.
     Event(usize, Event),
-    /// The engine failed, and with it the request.
+    /// The request failed.
     Failed(String),
 }
 
+/// The reason why a call does not run.
+#[derive(Debug)]
+pub enum StartError {
+    Refused(AddError),
+    /// The thread has ended.
+    Gone,
+}
+
+/// Answers the sender of [`Command::Add`].
+type Added = oneshot::Sender<std::result::Result<Vec<RequestId>, StartError>>;
+
 enum Command {
-    Add {
-        requests: Vec<GenerationRequest>,
-        updates: UnboundedSender<Update>,
-        answer: oneshot::Sender<std::result::Result<Vec<RequestId>, AddError>>,
-    },
+    Add { requests: Vec<GenerationRequest>, updates: UnboundedSender<Update>, answer: Added },
     Cancel(Vec<RequestId>),
     LoadAdapter(Box<Adapter>, oneshot::Sender<Result<AdapterId>>),
     UnloadAdapter(AdapterId),
 }
 
-/// The engine's thread, for the rest of the program.
+/// An end of the channel to the thread, which ends with the last of them.
 #[derive(Clone)]
 pub struct EngineHandle {
     commands: Sender<Command>,
     shared: Arc<Shared>,
 }
 
-/// What the thread tells without being asked.
+/// Figures that can be read at any time.
 #[derive(Default)]
 struct Shared {
     stats: Mutex<EngineStats>,
@@ -57,14 +66,14 @@ pub struct Running {
     commands: Sender<Command>,
 }
 
-/// The thread, to be joined, and an end of the channel for others.
+/// The thread, to be joined, and an end of its channel.
 pub struct EngineThread {
     pub handle: EngineHandle,
     pub thread: JoinHandle<()>,
 }
 
 impl EngineThread {
-    /// Starts an engine of a model on a thread of its own, which ends when the last handle is gone.
+    /// Starts an engine of a model on a thread of its own.
     ///
     /// # Errors
     /// When the engine cannot be made, e.g. for want of memory.
@@ -73,14 +82,12 @@ impl EngineThread {
         let (started, start) = channel();
         let shared = Arc::new(Shared::default());
         let told = shared.clone();
-        let run = move || {
-            let InferenceModel { model: llama, tokenizer, .. } = &*model;
-            match Engine::new(model.device(), llama, Some(tokenizer), config) {
-                Err(error) => drop(started.send(Err(error))),
-                Ok(engine) => {
-                    drop(started.send(Ok(())));
-                    Worker { engine, model: &model, shared: told, calls: HashMap::new() }.run(&received);
-                }
+        let run = move || match new_engine(&model, config) {
+            Err(error) => drop(started.send(Err(error))),
+            Ok(engine) => {
+                drop(started.send(Ok(())));
+                let (calls, adapters) = (HashMap::new(), Vec::new());
+                Worker { engine, config, model: &model, shared: told, calls, adapters }.run(&received);
             }
         };
         let thread = std::thread::Builder::new().name("engine".into()).spawn(run);
@@ -90,19 +97,25 @@ impl EngineThread {
     }
 }
 
+fn new_engine(model: &InferenceModel, config: EngineConfig) -> Result<Engine<'_>> {
+    Engine::new(model.device(), &model.model, Some(&model.tokenizer), config)
+}
+
 impl EngineHandle {
     /// Adds the requests of a call, all or none.
     ///
     /// # Errors
     /// When one is invalid for the model, or there are too many.
-    pub async fn add(&self, requests: Vec<GenerationRequest>) -> std::result::Result<Running, AddError> {
+    pub async fn add(
+        &self,
+        requests: Vec<GenerationRequest>,
+    ) -> std::result::Result<Running, StartError> {
         let (updates, received) = unbounded_channel();
         let (answer, answered) = oneshot::channel();
-        let sent = self.commands.send(Command::Add { requests, updates, answer });
-        let lost = || AddError::Overloaded(gone());
-        sent.map_err(|_| lost())?;
-        // Where the call is gone before its answer comes, its channel is closed, which cancels it.
-        let ids = answered.await.map_err(|_| lost())??;
+        let command = Command::Add { requests, updates, answer };
+        self.commands.send(command).map_err(|_| StartError::Gone)?;
+        // A call that is dropped while it waits closes its channels, which cancels it.
+        let ids = answered.await.map_err(|_| StartError::Gone)??;
         Ok(Running { updates: received, ids, commands: self.commands.clone() })
     }
 
@@ -111,19 +124,21 @@ impl EngineHandle {
     /// # Errors
     /// When it does not fit.
     pub async fn load_adapter(&self, adapter: Adapter) -> Result<AdapterId> {
-        let (answer, answered) = oneshot::channel();
-        self.commands.send(Command::LoadAdapter(Box::new(adapter), answer)).map_err(|_| gone())?;
-        answered.await.map_err(|_| gone())?
+        self.send_adapter(adapter)?.await.map_err(|_| gone())?
     }
 
-    /// Loads an adapter into the engine, from a thread that may wait.
+    /// Loads an adapter into the engine, on a thread that may wait.
     ///
     /// # Errors
     /// When it does not fit.
     pub fn load_adapter_blocking(&self, adapter: Adapter) -> Result<AdapterId> {
+        self.send_adapter(adapter)?.blocking_recv().map_err(|_| gone())?
+    }
+
+    fn send_adapter(&self, adapter: Adapter) -> Result<oneshot::Receiver<Result<AdapterId>>> {
         let (answer, answered) = oneshot::channel();
         self.commands.send(Command::LoadAdapter(Box::new(adapter), answer)).map_err(|_| gone())?;
-        answered.blocking_recv().map_err(|_| gone())?
+        Ok(answered)
     }
 
     /// Unloads an adapter; its requests fail.
@@ -145,7 +160,7 @@ impl EngineHandle {
 
 impl Running {
     /// Polls for the next update; `None` after the last.
-    pub fn poll(&mut self, cx: &mut std::task::Context<'_>) -> std::task::Poll<Option<Update>> {
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Update>> {
         self.updates.poll_recv(cx)
     }
 
@@ -175,7 +190,6 @@ struct Call {
     /// Index among those of its call.
     index: usize,
     updates: UnboundedSender<Update>,
-    adapter: Option<AdapterId>,
     /// Samples that are not finished.
     unfinished: usize,
     added: Instant,
@@ -183,17 +197,28 @@ struct Call {
     newest: HashMap<usize, Instant>,
 }
 
+/// An adapter in the engine, kept for another engine after a failure.
+struct LoadedAdapter {
+    /// The id that requests name.
+    id: AdapterId,
+    /// The id in the engine that runs now.
+    current: AdapterId,
+    adapter: Adapter,
+}
+
 struct Worker<'m> {
     engine: Engine<'m>,
+    config: EngineConfig,
     model: &'m InferenceModel,
     shared: Arc<Shared>,
     calls: HashMap<RequestId, Call>,
+    adapters: Vec<LoadedAdapter>,
 }
 
 impl Worker<'_> {
     fn run(mut self, commands: &Receiver<Command>) {
-        self.publish();
         loop {
+            *lock(&self.shared.stats) = self.engine.stats();
             if !self.engine.has_work() {
                 match commands.recv() {
                     Ok(command) => self.handle(command),
@@ -203,39 +228,35 @@ impl Worker<'_> {
             while let Ok(command) = commands.try_recv() {
                 self.handle(command);
             }
-            if self.engine.has_work() {
-                match self.engine.step() {
-                    Ok(events) => events.into_iter().for_each(|event| self.tell(event)),
-                    Err(error) => self.fail_all(error),
+            if !self.engine.has_work() {
+                continue;
+            }
+            match self.engine.step() {
+                Ok(events) => events.into_iter().for_each(|event| self.tell(event)),
+                Err(error) => {
+                    if let Err(error) = self.start_anew(error) {
+                        tracing::error!("the engine cannot start anew, and the server answers no more: {error}");
+                        return;
+                    }
                 }
             }
-            self.publish();
         }
-    }
-
-    fn publish(&self) {
-        *lock(&self.shared.stats) = self.engine.stats();
     }
 
     fn handle(&mut self, command: Command) {
         match command {
-            Command::Add { requests, updates, answer } => self.add(requests, &updates, answer),
+            Command::Add { requests, updates, answer } => {
+                if let Err(Ok(ids)) = answer.send(self.add(requests, &updates)) {
+                    ids.into_iter().for_each(|id| self.cancel(id));
+                }
+            }
             Command::Cancel(ids) => ids.into_iter().for_each(|id| self.cancel(id)),
             Command::LoadAdapter(adapter, answer) => {
-                let loaded = self.engine.load_adapter(&adapter);
-                if let Err(Ok(id)) = answer.send(loaded) {
-                    self.engine.unload_adapter(id);
+                if let Err(Ok(id)) = answer.send(self.load_adapter(*adapter)) {
+                    self.unload_adapter(id);
                 }
             }
-            Command::UnloadAdapter(id) => {
-                let mut calls = std::mem::take(&mut self.calls);
-                for (request, call) in calls.extract_if(|_, call| call.adapter == Some(id)) {
-                    self.engine.cancel(request);
-                    drop(call.updates.send(Update::Failed("the adapter was unloaded".into())));
-                }
-                self.calls = calls;
-                self.engine.unload_adapter(id);
-            }
+            Command::UnloadAdapter(id) => self.unload_adapter(id),
         }
     }
 
@@ -243,33 +264,49 @@ impl Worker<'_> {
         &mut self,
         requests: Vec<GenerationRequest>,
         updates: &UnboundedSender<Update>,
-        answer: oneshot::Sender<std::result::Result<Vec<RequestId>, AddError>>,
-    ) {
+    ) -> std::result::Result<Vec<RequestId>, StartError> {
         let mut ids = Vec::with_capacity(requests.len());
-        for (index, request) in requests.into_iter().enumerate() {
-            let (unfinished, adapter) = (request.n, request.adapter);
+        for (index, mut request) in requests.into_iter().enumerate() {
+            let unfinished = request.n;
+            request.adapter = request.adapter.map(|id| self.current(id));
             match self.engine.add(request) {
                 Ok(id) => {
-                    let (added, newest) = (Instant::now(), HashMap::new());
-                    let updates = updates.clone();
-                    self.calls.insert(id, Call { index, updates, adapter, unfinished, added, newest });
+                    let (updates, newest) = (updates.clone(), HashMap::new());
+                    let call = Call { index, updates, unfinished, added: Instant::now(), newest };
+                    self.calls.insert(id, call);
                     ids.push(id);
                 }
                 Err(error) => {
                     ids.into_iter().for_each(|id| self.cancel(id));
-                    drop(answer.send(Err(error)));
-                    return;
+                    return Err(StartError::Refused(error));
                 }
             }
         }
-        if let Err(Ok(ids)) = answer.send(Ok(ids)) {
-            ids.into_iter().for_each(|id| self.cancel(id));
-        }
+        Ok(ids)
     }
 
     fn cancel(&mut self, id: RequestId) {
         if self.calls.remove(&id).is_some() {
             self.engine.cancel(id);
+        }
+    }
+
+    /// Returns the id of an adapter in the engine that runs now; an unloaded one keeps its own, which the engine refuses.
+    fn current(&self, id: AdapterId) -> AdapterId {
+        self.adapters.iter().find(|loaded| loaded.id == id).map_or(id, |loaded| loaded.current)
+    }
+
+    fn load_adapter(&mut self, adapter: Adapter) -> Result<AdapterId> {
+        let id = self.engine.load_adapter(&adapter)?;
+        self.adapters.push(LoadedAdapter { id, current: id, adapter });
+        Ok(id)
+    }
+
+    fn unload_adapter(&mut self, id: AdapterId) {
+        let cancelled = self.engine.unload_adapter(self.current(id));
+        self.adapters.retain(|loaded| loaded.id != id);
+        for call in cancelled.iter().filter_map(|request| self.calls.remove(request)) {
+            drop(call.updates.send(Update::Failed("the adapter was unloaded".into())));
         }
     }
 
@@ -299,13 +336,17 @@ impl Worker<'_> {
         }
     }
 
-    /// After an error of the engine every request is told so and cancelled; the engine goes on with those to come.
-    fn fail_all(&mut self, error: Error) {
+    /// After a failure every request is told so, and another engine with the same adapters takes those to come.
+    fn start_anew(&mut self, error: Error) -> Result<()> {
         let message = self.model.explain(error).to_string();
-        tracing::error!("the engine failed: {message}");
-        for (id, call) in std::mem::take(&mut self.calls) {
-            self.engine.cancel(id);
+        tracing::error!("the engine failed, and starts anew: {message}");
+        for call in std::mem::take(&mut self.calls).into_values() {
             drop(call.updates.send(Update::Failed(message.clone())));
         }
+        self.engine = new_engine(self.model, self.config)?;
+        for loaded in &mut self.adapters {
+            loaded.current = self.engine.load_adapter(&loaded.adapter)?;
+        }
+        Ok(())
     }
 }

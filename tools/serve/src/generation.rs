@@ -2,12 +2,11 @@
 
 use crate::app::App;
 use crate::drain::InFlight;
-use crate::engine::{AddError, Event, TokenLogprobs};
-use crate::engine_thread::{Running, Update};
+use crate::engine_thread::{Running, StartError, Update};
 use crate::error::ApiError;
 use crate::infill::EncodedPrompt;
 use crate::models::ServedModel;
-use codelsi_model::generate::{FinishReason, GenerationRequest, SamplingParams};
+use codelsi_model::generate::{AddError, Event, FinishReason, GenerationRequest, SamplingParams, TokenLogprob};
 use std::future::poll_fn;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -154,8 +153,9 @@ impl Generation {
         let lengths = prompts.iter().map(|prompt| prompt.tokens.len()).collect();
         let requests = prompts.into_iter().map(|prompt| request(app, model, prompt, parameters, client));
         let running = app.engine.add(requests.collect::<Result<_, _>>()?).await.map_err(|e| match e {
-            AddError::Invalid(error) => ApiError::invalid(error),
-            AddError::Overloaded(error) => ApiError::overloaded(error),
+            StartError::Refused(AddError::Invalid(error)) => ApiError::invalid(error),
+            StartError::Refused(AddError::Overloaded(error)) => ApiError::overloaded(error),
+            StartError::Gone => ApiError::internal("the engine has ended; see the server's log"),
         })?;
         let tally = Tally {
             prompts: lengths,
@@ -245,14 +245,14 @@ pub struct Outcome {
 pub struct PromptOutcome {
     pub samples: Vec<Sample>,
     /// Log-probabilities of the prompt's tokens, where asked for.
-    pub logprobs: Vec<Option<TokenLogprobs>>,
+    pub logprobs: Vec<Option<TokenLogprob>>,
 }
 
 /// A finished text.
 #[derive(Default)]
 pub struct Sample {
     pub text: String,
-    pub tokens: Vec<TokenLogprobs>,
+    pub tokens: Vec<TokenLogprob>,
     pub reason: Option<FinishReason>,
 }
 
@@ -297,7 +297,7 @@ fn request(
     parameters: &Parameters,
     client: u64,
 ) -> Result<GenerationRequest, ApiError> {
-    let (length, positions) = (prompt.tokens.len(), app.positions());
+    let (length, context) = (prompt.tokens.len(), app.max_model_len);
     if length == 0 {
         return Err(ApiError::invalid("the prompt has no token"));
     }
@@ -305,7 +305,7 @@ fn request(
     if let Some(id) = prompt.tokens.iter().find(|&&id| id as usize >= vocab) {
         return Err(ApiError::invalid(format!("prompt token {id} is outside the vocabulary of {vocab}")));
     }
-    let room = positions.saturating_sub(length);
+    let room = context.saturating_sub(length);
     let (wanted, max_tokens) = match parameters.max_tokens {
         MaxTokens::Exactly(tokens) => (tokens, tokens),
         MaxTokens::AtMost(tokens) => (tokens.min(1), tokens.min(room)),
@@ -313,7 +313,7 @@ fn request(
     };
     if wanted > room {
         return Err(ApiError::too_long(format!(
-            "{length} prompt tokens and {wanted} new ones exceed the model's {positions} positions; shorten the prompt \
+            "{length} prompt tokens and {wanted} new ones exceed the context of {context} tokens; shorten the prompt \
              or ask for fewer"
         )));
     }

@@ -3,8 +3,9 @@
 use crate::error::ApiError;
 use codelsi_model::tokenizer::Tokenizer;
 
-/// The texts that stand for Code Llama's markers in a raw prompt.
-const MARKERS: [&str; 3] = ["<PRE>", "<SUF>", "<MID>"];
+/// Markers as plugins write them into raw prompts: of Code Llama, and of Qwen and others.
+const MARKERS: [[&str; 3]; 2] =
+    [["<PRE>", "<SUF>", "<MID>"], ["<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"]];
 
 /// A prompt as tokens, and the tokens that end its answer beside those that end a text.
 pub struct EncodedPrompt {
@@ -28,12 +29,8 @@ pub fn encode(
     suffix: &str,
     begun: &str,
 ) -> Result<EncodedPrompt, ApiError> {
-    let markers = tokenizer.infill_tokens().ok_or_else(unsupported)?;
-    let mut tokens = tokenizer.infill(prefix, suffix)?;
-    if !begun.is_empty() {
-        tokens.extend(tokenizer.encode_continuation(begun)?);
-    }
-    Ok(EncodedPrompt { tokens, stop_token_ids: vec![markers.end] })
+    let stop_token_ids = tokenizer.require_infill_tokens()?.ends.clone();
+    Ok(EncodedPrompt { tokens: tokenizer.infill_with_middle(prefix, suffix, begun)?, stop_token_ids })
 }
 
 /// Encodes a raw prompt, whose markers are markers.
@@ -41,8 +38,15 @@ pub fn encode(
 /// # Errors
 /// When it has markers and the model has none, or the text cannot be spelled in the vocabulary.
 pub fn encode_raw(tokenizer: &Tokenizer, text: &str) -> Result<EncodedPrompt, ApiError> {
-    match cut(text) {
-        Some([prefix, suffix, begun]) => encode(tokenizer, prefix, suffix, begun),
+    match tokenizer.encode_infill_markers(text) {
+        Some(tokens) => {
+            let stop_token_ids = tokenizer.require_infill_tokens()?.ends.clone();
+            Ok(EncodedPrompt { tokens: tokens?, stop_token_ids })
+        }
+        None if is_infilling(text) => {
+            tokenizer.require_infill_tokens()?;
+            Err(ApiError::field("prompt", "is written with another family's infilling markers"))
+        }
         None => encode_text(tokenizer, text),
     }
 }
@@ -56,22 +60,31 @@ pub fn encode_text(tokenizer: &Tokenizer, text: &str) -> Result<EncodedPrompt, A
 }
 
 /// Returns the template that Ollama's clients look for: it holds `.Suffix` where the model infills.
-pub fn ollama_template(tokenizer: &Tokenizer) -> &'static str {
-    match is_supported(tokenizer) {
-        true => "{{- if .Suffix }}<PRE> {{ .Prompt }} <SUF>{{ .Suffix }} <MID>{{ else }}{{ .Prompt }}{{ end }}",
-        false => "{{ .Prompt }}",
-    }
+pub fn ollama_template(tokenizer: &Tokenizer) -> String {
+    let Some(tokens) = tokenizer.infill_tokens() else { return "{{ .Prompt }}".into() };
+    let [prefix, suffix, middle] = [tokens.markers.prefix, tokens.markers.suffix, tokens.markers.middle];
+    // `▁` is a space; Code Llama's markers have one, and one more after the first.
+    let spelled = |marker: &str| marker.replace('▁', " ");
+    let space = if prefix.starts_with('▁') { " " } else { "" };
+    let infill = format!(
+        "{}{space}{{{{ .Prompt }}}}{}{{{{ .Suffix }}}}{}",
+        spelled(prefix).trim_start(),
+        spelled(suffix),
+        spelled(middle)
+    );
+    format!("{{{{- if .Suffix }}}}{infill}{{{{ else }}}}{{{{ .Prompt }}}}{{{{ end }}}}")
 }
 
-fn cut(text: &str) -> Option<[&str; 3]> {
-    let text = text.strip_prefix(' ').unwrap_or(text);
-    let (prefix, rest) = text.strip_prefix(MARKERS[0])?.split_once(MARKERS[1])?;
-    let (suffix, begun) = rest.split_once(MARKERS[2])?;
-    let prefix = prefix.strip_prefix(' ').unwrap_or(prefix);
-    let prefix = prefix.strip_suffix(' ').unwrap_or(prefix);
-    Some([prefix, suffix.strip_suffix(' ').unwrap_or(suffix), begun])
-}
-
-fn unsupported() -> ApiError {
-    ApiError::invalid("this model does not infill: its tokenizer has no infilling markers; leave out the suffix")
+/// True if a text has all three markers of a family, in the order in which plugins write them.
+fn is_infilling(text: &str) -> bool {
+    MARKERS.iter().any(|markers| {
+        let mut rest = text;
+        markers.iter().all(|marker| match rest.split_once(marker) {
+            Some((_, after)) => {
+                rest = after;
+                true
+            }
+            None => false,
+        })
+    })
 }

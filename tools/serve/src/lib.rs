@@ -13,7 +13,6 @@ mod call;
 mod chat;
 mod connection;
 mod drain;
-mod engine;
 mod engine_thread;
 mod error;
 mod fields;

@@ -2,7 +2,7 @@
 
 use crate::app::App;
 use crate::call::Call;
-use crate::engine::Event;
+use codelsi_model::generate::Event;
 use crate::error::{ApiError, ErrorForm};
 use crate::fields::{Fields, Neutral, mistyped};
 use crate::generation::{Generation, MaxTokens, Parameters, Sample, Tally};
@@ -147,7 +147,7 @@ fn encode_infill(
             break;
         }
         let candidate = infill::encode(tokenizer, &format!("{longer}{prefix}"), suffix, begun)?;
-        if candidate.tokens.len() > app.positions() / 2 {
+        if candidate.tokens.len() > app.max_model_len / 2 {
             break;
         }
         (prompt, context, count) = (candidate, longer, count + 1);

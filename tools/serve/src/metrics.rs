@@ -1,6 +1,6 @@
 //! Counters and histograms, in Prometheus' text form.
 
-use crate::engine::EngineStats;
+use codelsi_model::generate::EngineStats;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -95,17 +95,17 @@ impl HttpMetrics {
     /// Writes all metrics.
     pub fn exposition(&self, stats: &EngineStats, latencies: &Latencies) -> String {
         let mut out = Exposition::default();
-        out.counter("prompt_tokens_total", "Prompt tokens of finished prefills.", stats.prompt_tokens);
+        out.counter("prefill_tokens_total", "Tokens computed for prompts, and for what was preempted.", stats.prefill_tokens);
         out.counter("generation_tokens_total", "Generated tokens.", stats.generated_tokens);
         let rate = self.tokens_per_second(stats.generated_tokens);
         out.gauge("generation_tokens_per_second", "Generated tokens per second since the last reading.", rate);
-        out.gauge("num_requests_running", "Requests that are computed.", stats.running as f64);
-        out.gauge("num_requests_waiting", "Requests that wait.", stats.waiting as f64);
+        out.gauge("num_sequences_running", "Sequences that run.", stats.running as f64);
+        out.gauge("num_sequences_waiting", "Sequences that wait.", stats.waiting as f64);
         out.gauge("kv_pages_used", "Pages of the KV cache in use.", stats.pages_used as f64);
         out.gauge("kv_pages_free", "Pages of the KV cache that are free.", stats.pages_free as f64);
         out.gauge("kv_pages_cached", "Free pages that hold a prefix.", stats.pages_cached as f64);
         out.counter("prefix_cache_hit_tokens_total", "Prompt tokens found in the prefix cache.", stats.prefix_hit_tokens);
-        out.counter("num_preemptions_total", "Requests that gave up their pages for a while.", stats.preemptions);
+        out.counter("num_preemptions_total", "Sequences that gave up their pages for a while.", stats.preemptions);
         latencies.first.write(&mut out, "codelsi_time_to_first_token_seconds", "Time to the first token.");
         latencies.between.write(&mut out, "codelsi_inter_token_latency_seconds", "Time between two tokens.");
         out.head("codelsi_http_responses_total", "counter", "Responses by route and status.");

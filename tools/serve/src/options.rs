@@ -1,6 +1,6 @@
 //! Options of the server.
 
-use crate::engine::{AdapterSlots, EngineConfig};
+use codelsi_model::generate::{AdapterSlots, EngineConfig};
 use crate::guard::{Rules, digest};
 use codelsi_engine::{DType, Error, Result};
 use codelsi_launch::DeviceChoice;
@@ -10,6 +10,8 @@ use codelsi_model::generate::SchedulerConfig;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
+/// Adapters that may be loaded later, and their rank, unless told otherwise.
+const LATER_ADAPTERS: AdapterSlots = AdapterSlots { count: 8, rank: 64 };
 /// Bytes of the KV cache, unless told otherwise.
 const DEFAULT_KV_MEMORY: usize = 4 << 30;
 
@@ -61,9 +63,13 @@ pub struct Limits {
     /// Size of the KV cache; by default as much as all sequences may need, at most 4 GiB.
     pub kv: Option<KvSize>,
     pub prefix_cache: bool,
-    pub max_waiting: usize,
-    pub max_per_client: usize,
-    pub adapters: AdapterSlots,
+    /// Unfinished requests, of all clients and of one.
+    pub max_requests: usize,
+    pub max_requests_per_client: usize,
+    /// Adapters at the same time; by default those of the start, and 8 more where they may be loaded later.
+    pub max_loras: Option<usize>,
+    /// Upper limit of their ranks; by default that of those at the start, and 64 where others may be loaded later.
+    pub max_lora_rank: Option<usize>,
 }
 
 impl Access {
@@ -111,11 +117,26 @@ impl Access {
 }
 
 impl Limits {
+    /// Returns the room for adapters, of which those of these ranks are there from the start.
+    pub fn adapter_slots(&self, ranks: &[usize], may_load_later: bool) -> AdapterSlots {
+        let later = if may_load_later { LATER_ADAPTERS } else { AdapterSlots::default() };
+        let rank = ranks.iter().copied().max().unwrap_or(0).max(later.rank);
+        AdapterSlots {
+            count: self.max_loras.unwrap_or(ranks.len() + later.count),
+            rank: self.max_lora_rank.unwrap_or(rank),
+        }
+    }
+
     /// Returns the engine's configuration for a model whose activations are stored as `compute`.
     ///
     /// # Errors
     /// When the KV cache would hold no page.
-    pub fn engine(&self, config: &ModelConfig, compute: DType) -> Result<EngineConfig> {
+    pub fn engine(
+        &self,
+        config: &ModelConfig,
+        compute: DType,
+        adapters: AdapterSlots,
+    ) -> Result<EngineConfig> {
         let SchedulerConfig { page_size, max_sequences, .. } = self.scheduler;
         let page = page_size * config.layers * 2 * config.kv_heads * config.head_dim * compute.size();
         let all = config.max_positions.div_ceil(page_size).saturating_mul(max_sequences);
@@ -129,13 +150,13 @@ impl Limits {
                 "the KV cache has room for no page of {page} bytes; raise --kv-memory"
             )));
         }
+        let max_model_len = config.max_positions.min(pages.saturating_mul(page_size));
         Ok(EngineConfig {
-            scheduler: self.scheduler,
-            pages,
             prefix_cache: self.prefix_cache,
-            max_waiting: self.max_waiting,
-            max_per_client: self.max_per_client,
-            adapters: self.adapters,
+            max_requests: self.max_requests,
+            max_requests_per_client: self.max_requests_per_client,
+            adapters,
+            ..EngineConfig::new(self.scheduler, pages, max_model_len)
         })
     }
 }
@@ -146,9 +167,10 @@ impl Default for Limits {
             scheduler: SchedulerConfig::default(),
             kv: None,
             prefix_cache: true,
-            max_waiting: 256,
-            max_per_client: 256,
-            adapters: AdapterSlots { count: 4, rank: 64 },
+            max_requests: 256,
+            max_requests_per_client: 256,
+            max_loras: None,
+            max_lora_rank: None,
         }
     }
 }
@@ -173,7 +195,7 @@ mod tests {
     #[test]
     fn the_cache_has_the_asked_size() {
         let tiny = codelsi_model::synthetic::config("tiny").unwrap();
-        let pages = |kv| Limits { kv, ..Limits::default() }.engine(&tiny, DType::F32).map(|config| config.pages);
+        let pages = |kv| Limits { kv, ..Limits::default() }.engine(&tiny, DType::F32, AdapterSlots::default()).map(|config| config.pages);
         // 16 positions, 2 layers, keys and values of 2 heads of 16 channels in 4 bytes.
         assert_eq!(pages(Some(KvSize::Bytes(16 * 2 * 2 * 2 * 16 * 4 * 3 + 5))).unwrap(), 3);
         assert_eq!((pages(Some(KvSize::Pages(7))).unwrap(), pages(None).unwrap()), (7, 64 * 32));

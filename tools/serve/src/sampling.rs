@@ -60,16 +60,22 @@ impl SamplingForm {
         let repetition_penalty = number(self.repetition_penalty, 1e-3, 1e3, 1.0)?;
         let presence_penalty = number("presence_penalty", -2.0, 2.0, 0.0)?;
         let frequency_penalty = number("frequency_penalty", -2.0, 2.0, 0.0)?;
-        if (presence_penalty, frequency_penalty) != (0.0, 0.0) {
-            return Err(ApiError::invalid("penalties are not wired yet"));
-        }
         // Below 1 all tokens are kept.
         let top_k = fields.integer("top_k", i64::from(i32::MIN), i64::from(i32::MAX))?;
         let top_k = top_k.map_or(self.top_k, |k| usize::try_from(k).unwrap_or(0));
         let seed = fields.seed()?.filter(|&seed| !(seed < 0 && self.negative_seed_is_fresh));
         // A negative seed has the bits of an unsigned one.
         let seed = seed.map_or_else(fresh_seed, |seed| seed as u64);
-        Ok(SamplingParams { temperature, top_k, top_p, min_p, repetition_penalty, seed })
+        Ok(SamplingParams {
+            temperature,
+            top_k,
+            top_p,
+            min_p,
+            repetition_penalty,
+            frequency_penalty,
+            presence_penalty,
+            seed,
+        })
     }
 }
 

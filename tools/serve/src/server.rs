@@ -61,7 +61,11 @@ impl Server {
             InferenceModel::open_on_rank(RankLayout::from(&device), &options.model, compute, packing, None)?;
         let chat = ChatForm::load(&options.model, &model.tokenizer)?;
         let model = Arc::new(model);
-        let config = options.limits.engine(model.checkpoint.config(), model.model.compute())?;
+        let adapters = options.adapters.iter().map(|(name, folder)| read_adapter(&model, name, folder));
+        let adapters = adapters.collect::<Result<Vec<_>>>()?;
+        let ranks: Vec<usize> = adapters.iter().map(|(_, adapter)| rank_of(adapter)).collect();
+        let slots = options.limits.adapter_slots(&ranks, adapter_dir.is_some());
+        let config = options.limits.engine(model.checkpoint.config(), model.model.compute(), slots)?;
         let EngineThread { handle, thread } = EngineThread::start(model.clone(), config)?;
         let drain = Drain::default();
         let app = App {
@@ -70,12 +74,13 @@ impl Server {
             chat,
             engine: handle,
             adapter_dir,
+            max_model_len: config.max_model_len,
             adapter_turn: tokio::sync::Mutex::new(()),
             drain: drain.clone(),
             http: HttpMetrics::default(),
             log_prompts: options.log_prompts,
         };
-        options.adapters.iter().try_for_each(|(name, folder)| add_adapter(&app, name, folder))?;
+        adapters.into_iter().try_for_each(|(name, adapter)| add_adapter(&app, name, adapter))?;
         Ok(Server { listener, address, options, app: Arc::new(app), engine: thread, drain })
     }
 
@@ -128,11 +133,20 @@ fn runtime() -> std::io::Result<Runtime> {
     Builder::new_multi_thread().worker_threads(THREADS).thread_name("serve").enable_all().build()
 }
 
-/// Loads an adapter that was named at the start.
-fn add_adapter(app: &App, name: &str, folder: &Path) -> Result<()> {
+/// Reads an adapter that was named at the start.
+fn read_adapter<'n>(model: &InferenceModel, name: &'n str, folder: &Path) -> Result<(&'n str, Adapter)> {
     check_name(name).map_err(|message| Error::new(format!("--adapter {name:?}: the name {message}")))?;
-    let adapter = Adapter::load(folder, app.model.checkpoint.config())?;
-    let id = app.engine.load_adapter_blocking(adapter).at(folder.display().to_string())?;
+    Ok((name, Adapter::load(folder, model.checkpoint.config())?))
+}
+
+/// The largest rank of an adapter's modules.
+fn rank_of(adapter: &Adapter) -> usize {
+    adapter.modules.values().map(|module| module.b.shape().as_matrix().1).max().unwrap_or(0)
+}
+
+/// Hands an adapter to the engine.
+fn add_adapter(app: &App, name: &str, adapter: Adapter) -> Result<()> {
+    let id = app.engine.load_adapter_blocking(adapter).at(format!("--adapter {name}"))?;
     let added = app.models.add(name, id);
     added.map_err(|error| Error::new(format!("--adapter {name}: {}", error.message)))
 }

@@ -1,7 +1,7 @@
 //! Streamed responses: events of the engine, written as they come by the encoder of an API. Where the client goes away the
 //! body is dropped, and the call with it.
 
-use crate::engine::Event;
+use codelsi_model::generate::Event;
 use crate::engine_thread::Update;
 use crate::generation::{Generation, Tally};
 use axum::body::{Body, Bytes};

@@ -3,7 +3,7 @@
 use crate::app::App;
 use crate::call::Call;
 use crate::chat::parse_messages;
-use crate::engine::Event;
+use codelsi_model::generate::Event;
 use crate::error::{ApiError, ErrorForm};
 use crate::fields::{Fields, Neutral};
 use crate::generation::{Generation, MaxTokens, Parameters, Sample, Tally};

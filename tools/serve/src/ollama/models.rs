@@ -35,7 +35,7 @@ pub async fn ps(State(app): State<Arc<App>>) -> Response {
         // Far away, and a time that every client can read.
         entry["expires_at"] = "2999-12-31T23:59:59Z".into();
         entry["size_vram"] = entry["size"].clone();
-        entry["context_length"] = app.positions().into();
+        entry["context_length"] = app.max_model_len.into();
         entry
     });
     json_response(&json!({ "models": models.collect::<Vec<_>>() }))
@@ -79,7 +79,7 @@ pub async fn show(State(app): State<Arc<App>>, call: Call) -> Result<Response, A
 /// The parameters as a Modelfile has them, one a line.
 fn parameters(app: &App) -> String {
     let stop = app.chat.stop().iter().map(|stop| format!("\n{:<30} {stop:?}", "stop"));
-    format!("{:<30} {}", "num_ctx", app.positions()) + &stop.collect::<String>()
+    format!("{:<30} {}", "num_ctx", app.max_model_len) + &stop.collect::<String>()
 }
 
 fn entry(app: &App, model: &ServedModel) -> Value {

@@ -9,7 +9,7 @@ use super::usage::{new_id, usage};
 use crate::app::App;
 use crate::call::Call;
 use crate::chat::parse_messages;
-use crate::engine::{Event, TokenLogprobs};
+use codelsi_model::generate::{Event, TokenLogprob};
 use crate::error::{ApiError, ErrorForm};
 use crate::fields::Fields;
 use crate::generation::{Generation, MaxTokens, Outcome, Parameters, Sample, Tally};
@@ -128,7 +128,7 @@ impl Form {
 }
 
 /// The `logprobs` of a choice.
-fn logprobs<'t>(app: &App, tokens: impl Iterator<Item = &'t TokenLogprobs>) -> Value {
+fn logprobs<'t>(app: &App, tokens: impl Iterator<Item = &'t TokenLogprob>) -> Value {
     let content: Vec<Value> = tokens.map(|token| chat_logprob(app.tokenizer(), token)).collect();
     json!({ "content": content, "refusal": null })
 }

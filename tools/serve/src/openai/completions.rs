@@ -8,7 +8,7 @@ use super::parameters::{
 use super::usage::{new_id, usage};
 use crate::app::App;
 use crate::call::Call;
-use crate::engine::{Event, TokenLogprobs};
+use codelsi_model::generate::{Event, TokenLogprob};
 use crate::error::{ApiError, ErrorForm};
 use crate::fields::{Fields, mistyped};
 use crate::generation::{Generation, MaxTokens, Outcome, Parameters, Tally};
@@ -201,7 +201,7 @@ impl Form {
         &self,
         app: &App,
         prompt: usize,
-        logprobs: &[Option<TokenLogprobs>],
+        logprobs: &[Option<TokenLogprob>],
         offset: &mut usize,
     ) -> CompletionLogprobs {
         let mut lists = CompletionLogprobs::default();
@@ -240,7 +240,7 @@ impl Chunks {
     }
 
     /// Writes the prompt, if it is to be repeated.
-    fn echo(&mut self, prompt: usize, logprobs: &[Option<TokenLogprobs>], out: &mut Lines) {
+    fn echo(&mut self, prompt: usize, logprobs: &[Option<TokenLogprob>], out: &mut Lines) {
         let Some(text) = self.form.echo.as_ref().map(|echo| echo[prompt].clone()) else { return };
         for index in prompt * self.form.n..(prompt + 1) * self.form.n {
             let mut offset = 0;

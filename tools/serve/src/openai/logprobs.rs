@@ -1,6 +1,6 @@
 //! Log-probabilities of tokens, in the forms of completions and of chat completions.
 
-use crate::engine::TokenLogprobs;
+use codelsi_model::generate::TokenLogprob;
 use crate::tokens;
 use codelsi_model::tokenizer::Tokenizer;
 use serde_json::{Map, Value, json};
@@ -16,7 +16,7 @@ pub struct CompletionLogprobs {
 
 impl CompletionLogprobs {
     /// Appends a token. `offset` is the number of characters before it, and grows with it.
-    pub fn push(&mut self, tokenizer: &Tokenizer, token: &TokenLogprobs, offset: &mut usize) {
+    pub fn push(&mut self, tokenizer: &Tokenizer, token: &TokenLogprob, offset: &mut usize) {
         self.push_id(tokenizer, token.id, offset);
         self.logprobs.push(finite(token.logprob));
         let top = token.top.iter().map(|(id, logprob)| (tokens::text(tokenizer, *id), finite(*logprob)));
@@ -48,7 +48,7 @@ impl CompletionLogprobs {
 }
 
 /// A token in the `logprobs` of a chat completion's choice.
-pub fn chat_logprob(tokenizer: &Tokenizer, token: &TokenLogprobs) -> Value {
+pub fn chat_logprob(tokenizer: &Tokenizer, token: &TokenLogprob) -> Value {
     let mut described = described(tokenizer, token.id, token.logprob);
     let top = token.top.iter().map(|(id, logprob)| described_value(tokenizer, *id, *logprob));
     described.insert("top_logprobs".into(), top.collect());

@@ -42,6 +42,6 @@ fn describe(app: &App, model: &ServedModel) -> Value {
         "owned_by": "codelsi",
         "root": model.id,
         "parent": model.adapter.map(|_| base),
-        "max_model_len": app.positions(),
+        "max_model_len": app.max_model_len,
     })
 }
