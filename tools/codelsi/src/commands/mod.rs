@@ -2,6 +2,8 @@
 
 pub mod ablate;
 pub mod bench;
+pub mod bench_serve;
+pub mod chat;
 pub mod curate;
 pub mod evaluate;
 pub mod export;
