@@ -15,7 +15,7 @@ use codelsi_experiment::output::Output;
 use codelsi_launch::start_threads;
 use commands::{
     ablate, bench, chat, curate, evaluate, export, generate, inspect, judge, merge, mkmodel, pipeline, plan,
-    problems, report, tokenize, train,
+    problems, report, serve, tokenize, train,
 };
 use std::process::ExitCode;
 
@@ -52,6 +52,7 @@ enum CliCommand {
     Train(Box<train::TrainArgs>),
     Generate(generate::GenerateArgs),
     Chat(chat::ChatArgs),
+    Serve(Box<serve::ServeArgs>),
     Evaluate(evaluate::EvaluateArgs),
     Judge(judge::JudgeArgs),
     Merge(merge::MergeArgs),
@@ -125,6 +126,7 @@ fn run(cli: Cli) -> Result<()> {
         Some(CliCommand::Plan(args)) => plan::run(&args),
         Some(CliCommand::Train(args)) => train::run(&args, &out),
         Some(CliCommand::Generate(args)) => generate::run(&args, &out),
+        Some(CliCommand::Serve(args)) => serve::run(&args),
         Some(CliCommand::Chat(args)) => chat::run(&args),
         Some(CliCommand::Evaluate(args)) => evaluate::run(&args, &out),
         Some(CliCommand::Judge(args)) => judge::run(&args, &out),

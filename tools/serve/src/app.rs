@@ -1,6 +1,6 @@
 //! What all requests share.
 
-use crate::chat::ChatForm;
+use crate::chat::Chat;
 use crate::drain::Drain;
 use crate::engine_thread::EngineHandle;
 use crate::error::ApiError;
@@ -15,7 +15,7 @@ use std::sync::Arc;
 /// The state of the server.
 pub struct App {
     pub model: Arc<InferenceModel>,
-    pub chat: ChatForm,
+    pub chat: Chat,
     pub engine: EngineHandle,
     pub models: Models,
     /// Folder below which adapters may be loaded while serving; none: not at all.

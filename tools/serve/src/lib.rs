@@ -21,6 +21,7 @@ mod guard;
 mod health;
 mod infill;
 mod llama_cpp;
+mod log;
 mod metrics;
 mod mistral;
 mod models;
@@ -37,5 +38,6 @@ mod stream;
 mod tokens;
 
 pub use drain::Drain;
+pub use log::{LogLevel, start_log};
 pub use options::{Access, KvSize, Limits, ServeOptions};
 pub use server::Server;

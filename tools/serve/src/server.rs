@@ -2,7 +2,7 @@
 
 use crate::adapters::check_name;
 use crate::app::App;
-use crate::chat::ChatForm;
+use crate::chat::Chat;
 use crate::connection::accept;
 use crate::drain::Drain;
 use crate::engine_thread::EngineThread;
@@ -59,7 +59,7 @@ impl Server {
         let (compute, packing) = (options.compute, options.pack_weights);
         let model =
             InferenceModel::open_on_rank(RankLayout::from(&device), &options.model, compute, packing, None)?;
-        let chat = ChatForm::load(&options.model, &model.tokenizer)?;
+        let chat = Chat::load(&options.model, &model.tokenizer)?;
         let model = Arc::new(model);
         let adapters = options.adapters.iter().map(|(name, folder)| read_adapter(&model, name, folder));
         let adapters = adapters.collect::<Result<Vec<_>>>()?;

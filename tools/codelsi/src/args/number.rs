@@ -86,6 +86,11 @@ pub fn rounds_or_none() -> Count {
     count(0..=100)
 }
 
+/// Memory in MiB.
+pub fn mebibytes() -> Count {
+    count(1..=1 << 24)
+}
+
 /// Adapters of a batch, or none.
 pub fn adapters() -> Count {
     count(0..=64)

@@ -16,5 +16,6 @@ pub mod pipeline;
 pub mod plan;
 pub mod problems;
 pub mod report;
+pub mod serve;
 pub mod tokenize;
 pub mod train;

@@ -102,16 +102,15 @@ struct LimitArgs {
     /// Memory of the KV cache in MiB [default: as much as all sequences may need, at most 4096]
     #[arg(long, value_name = "MIB", conflicts_with = "pages", value_parser = number::mebibytes())]
     kv_memory: Option<usize>,
-    /// Pages of the KV cache, instead of its memory.
+    /// Pages of the KV cache [default: as many as --kv-memory holds]
     #[arg(long, value_name = "N", value_parser = number::tokens())]
     pages: Option<usize>,
     #[arg(long, help = help::PAGE_SIZE, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=4096))]
     page_size: u16,
-    /// Sequences that run at the same time.
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = number::batch())]
+    #[arg(long, help = help::SEQUENCES, value_name = "N", default_value_t = 64, value_parser = number::sequences())]
     max_sequences: usize,
     /// Prompt tokens in a step, beside the running sequences.
-    #[arg(long, value_name = "N", default_value_t = 512, value_parser = number::batch())]
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = number::tokens())]
     prefill_chunk: usize,
     /// Unfinished requests of all clients; more are told to try again.
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = number::tokens())]
@@ -125,7 +124,7 @@ struct LimitArgs {
     /// Largest rank of an adapter [default: that of those given, and 64 with --adapter-dir]
     #[arg(long, value_name = "R", value_parser = number::rank())]
     max_lora_rank: Option<usize>,
-    /// Compute every prompt anew, though its beginning is in the cache.
+    /// Compute every prompt from its beginning.
     #[arg(long)]
     no_prefix_cache: bool,
 }

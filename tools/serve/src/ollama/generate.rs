@@ -51,7 +51,7 @@ pub async fn generate(State(app): State<Arc<App>>, call: Call) -> Result<Respons
         return Ok(loaded(&model, Form::Generate, options.keep));
     }
     app.check_text(prompt.len() + suffix.len() + system.len())?;
-    let is_chat = suffix.is_empty() && !raw && app.chat.is_own();
+    let is_chat = suffix.is_empty() && !raw && app.chat.has_template();
     if is_chat {
         options.parameters.stop.extend_from_slice(app.chat.stop());
     }
