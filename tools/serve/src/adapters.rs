@@ -4,11 +4,11 @@
 use crate::app::App;
 use crate::call::Call;
 use crate::error::ApiError;
+use crate::openai::json_response;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use codelsi_model::adapter::Adapter;
-use crate::openai::json_response;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -101,7 +101,20 @@ mod tests {
         for path in ["a", "./a", "a/../a", inside.to_str().unwrap(), "inner"] {
             assert_eq!(below(&root, path).unwrap(), inside, "{path}");
         }
-        for path in ["", ".", "..", "../outside", "../adapters-of-others", "link", "file", "/etc", "/", "b", "a\0", "~"] {
+        for path in [
+            "",
+            ".",
+            "..",
+            "../outside",
+            "../adapters-of-others",
+            "link",
+            "file",
+            "/etc",
+            "/",
+            "b",
+            "a\0",
+            "~",
+        ] {
             assert!(below(&root, path).is_err(), "{path}");
         }
     }

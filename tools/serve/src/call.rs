@@ -37,9 +37,8 @@ impl<S: Send + Sync> FromRequest<S> for Call {
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
         let client = request.extensions().get::<Connection>().map_or(0, |c| client_of(c.peer.ip()));
         let read = tokio::time::timeout(BODY_TIME, read(request.into_body()));
-        let late = |_| {
-            ApiError::new(StatusCode::REQUEST_TIMEOUT, "the body did not come in time; send it at once")
-        };
+        let late =
+            |_| ApiError::new(StatusCode::REQUEST_TIMEOUT, "the body did not come in time; send it at once");
         let body = read.await.map_err(late)??;
         Ok(Call { fields: Fields::parse(&body)?, client })
     }

@@ -106,10 +106,7 @@ impl EngineHandle {
     ///
     /// # Errors
     /// When one is invalid for the model, or there are too many.
-    pub async fn add(
-        &self,
-        requests: Vec<GenerationRequest>,
-    ) -> std::result::Result<Running, StartError> {
+    pub async fn add(&self, requests: Vec<GenerationRequest>) -> std::result::Result<Running, StartError> {
         let (updates, received) = unbounded_channel();
         let (answer, answered) = oneshot::channel();
         let command = Command::Add { requests, updates, answer };
@@ -235,7 +232,9 @@ impl Worker<'_> {
                 Ok(events) => events.into_iter().for_each(|event| self.tell(event)),
                 Err(error) => {
                     if let Err(error) = self.start_anew(error) {
-                        tracing::error!("the engine cannot start anew, and the server answers no more: {error}");
+                        tracing::error!(
+                            "the engine cannot start anew, and the server answers no more: {error}"
+                        );
                         return;
                     }
                 }

@@ -260,7 +260,9 @@ mod tests {
 
     #[test]
     fn what_is_no_json_is_refused() {
-        for body in [&b""[..], b"{", b"[]", b"\"x\"", b"{\"a\": NaN}", b"{\"a\": \"\\ud800\"}", b"{\"a\": \"\xff\"}"] {
+        for body in
+            [&b""[..], b"{", b"[]", b"\"x\"", b"{\"a\": NaN}", b"{\"a\": \"\\ud800\"}", b"{\"a\": \"\xff\"}"]
+        {
             assert_eq!(Fields::parse(body).err().map(|e| e.status.as_u16()), Some(400), "{body:?}");
         }
         let deep = "[".repeat(100_000);
@@ -278,7 +280,8 @@ mod tests {
 
     #[test]
     fn a_field_that_would_change_the_answer_is_refused() {
-        let rules = [("tools", Neutral::Empty), ("best_of", Neutral::Number(1.0)), ("f", Neutral::Type("text"))];
+        let rules =
+            [("tools", Neutral::Empty), ("best_of", Neutral::Number(1.0)), ("f", Neutral::Type("text"))];
         assert!(fields(&json!({"tools": [], "best_of": 1, "f": {"type": "text"}})).refuse(&rules).is_ok());
         for bad in [json!({"tools": [1]}), json!({"best_of": 2}), json!({"f": {"type": "json_object"}})] {
             assert!(fields(&bad).refuse(&rules).is_err(), "{bad}");

@@ -6,7 +6,9 @@ use crate::engine_thread::{Running, StartError, Update};
 use crate::error::ApiError;
 use crate::infill::EncodedPrompt;
 use crate::models::ServedModel;
-use codelsi_model::generate::{AddError, Event, FinishReason, GenerationRequest, SamplingParams, TokenLogprob};
+use codelsi_model::generate::{
+    AddError, Event, FinishReason, GenerationRequest, SamplingParams, TokenLogprob,
+};
 use std::future::poll_fn;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -169,7 +171,14 @@ impl Generation {
             first_token: None,
         };
         let time_limit = parameters.time_limit;
-        Ok(Generation { running, tally, time_limit, has_line_break: false, over: false, _in_flight: in_flight })
+        Ok(Generation {
+            running,
+            tally,
+            time_limit,
+            has_line_break: false,
+            over: false,
+            _in_flight: in_flight,
+        })
     }
 
     /// Counts and times so far.

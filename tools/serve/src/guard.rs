@@ -136,7 +136,8 @@ impl Rules {
             return Ok(Some(origin.clone()));
         }
         // https: behind a proxy.
-        let of_scheme = |scheme: &str| text.strip_prefix(scheme).is_some_and(|rest| rest.eq_ignore_ascii_case(host));
+        let of_scheme =
+            |scheme: &str| text.strip_prefix(scheme).is_some_and(|rest| rest.eq_ignore_ascii_case(host));
         if of_scheme("http://") || of_scheme("https://") { Ok(None) } else { Err(refused()) }
     }
 
@@ -292,7 +293,10 @@ mod tests {
         ] {
             assert_eq!(with("/v1/models", key), expected, "{key}");
         }
-        assert_eq!([with("/", ""), with("/health", ""), with("/metrics", ""), with("/x", "")], [200, 200, 401, 401]);
+        assert_eq!(
+            [with("/", ""), with("/health", ""), with("/metrics", ""), with("/x", "")],
+            [200, 200, 401, 401]
+        );
     }
 
     #[test]

@@ -2,7 +2,6 @@
 
 use crate::app::App;
 use crate::call::Call;
-use codelsi_model::generate::Event;
 use crate::error::{ApiError, ErrorForm};
 use crate::fields::{Fields, Neutral, mistyped};
 use crate::generation::{Generation, MaxTokens, Parameters, Sample, Tally};
@@ -13,6 +12,7 @@ use crate::sampling;
 use crate::stream::{self, EVENT_STREAM, Encoder, Lines};
 use axum::extract::State;
 use axum::response::Response;
+use codelsi_model::generate::Event;
 use codelsi_model::generate::FinishReason;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
@@ -248,8 +248,7 @@ fn timings(tally: &Tally) -> Value {
     };
     let prompt_n = tally.prompt_tokens() - tally.cached;
     let (prompt_ms, prompt_per_token_ms, prompt_per_second) = rate(prompt_n, tally.prefill());
-    let (predicted_ms, predicted_per_token_ms, predicted_per_second) =
-        rate(tally.generated, tally.decode());
+    let (predicted_ms, predicted_per_token_ms, predicted_per_second) = rate(tally.generated, tally.decode());
     json!({
         "cache_n": tally.cached,
         "prompt_n": prompt_n,

@@ -95,17 +95,33 @@ impl HttpMetrics {
     /// Writes all metrics.
     pub fn exposition(&self, stats: &EngineStats, latencies: &Latencies) -> String {
         let mut out = Exposition::default();
-        out.counter("prefill_tokens_total", "Tokens computed for prompts, and for what was preempted.", stats.prefill_tokens);
+        out.counter(
+            "prefill_tokens_total",
+            "Tokens computed for prompts, and for what was preempted.",
+            stats.prefill_tokens,
+        );
         out.counter("generation_tokens_total", "Generated tokens.", stats.generated_tokens);
         let rate = self.tokens_per_second(stats.generated_tokens);
-        out.gauge("generation_tokens_per_second", "Generated tokens per second since the last reading.", rate);
+        out.gauge(
+            "generation_tokens_per_second",
+            "Generated tokens per second since the last reading.",
+            rate,
+        );
         out.gauge("num_sequences_running", "Sequences that run.", stats.running as f64);
         out.gauge("num_sequences_waiting", "Sequences that wait.", stats.waiting as f64);
         out.gauge("kv_pages_used", "Pages of the KV cache in use.", stats.pages_used as f64);
         out.gauge("kv_pages_free", "Pages of the KV cache that are free.", stats.pages_free as f64);
         out.gauge("kv_pages_cached", "Free pages that hold a prefix.", stats.pages_cached as f64);
-        out.counter("prefix_cache_hit_tokens_total", "Prompt tokens found in the prefix cache.", stats.prefix_hit_tokens);
-        out.counter("num_preemptions_total", "Sequences that gave up their pages for a while.", stats.preemptions);
+        out.counter(
+            "prefix_cache_hit_tokens_total",
+            "Prompt tokens found in the prefix cache.",
+            stats.prefix_hit_tokens,
+        );
+        out.counter(
+            "num_preemptions_total",
+            "Sequences that gave up their pages for a while.",
+            stats.preemptions,
+        );
         latencies.first.write(&mut out, "codelsi_time_to_first_token_seconds", "Time to the first token.");
         latencies.between.write(&mut out, "codelsi_inter_token_latency_seconds", "Time between two tokens.");
         out.head("codelsi_http_responses_total", "counter", "Responses by route and status.");
@@ -160,7 +176,8 @@ mod tests {
             let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{name}"));
             line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()
         };
-        let bucket = |limit: &str| value(&format!("codelsi_time_to_first_token_seconds_bucket{{le=\"{limit}\"}}"));
+        let bucket =
+            |limit: &str| value(&format!("codelsi_time_to_first_token_seconds_bucket{{le=\"{limit}\"}}"));
         assert_eq!([bucket("0.001"), bucket("0.005"), bucket("300"), bucket("+Inf")], [1.0, 2.0, 3.0, 4.0]);
         assert_eq!(value("codelsi_time_to_first_token_seconds_count"), 4.0);
         assert!((value("codelsi_time_to_first_token_seconds_sum") - 1000.024).abs() < 1e-9);

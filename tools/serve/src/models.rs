@@ -135,7 +135,9 @@ mod tests {
     #[test]
     fn a_model_is_found_by_its_names() {
         let models = Models::new("CodeLlama-7b-hf", true);
-        for name in [None, Some(""), Some("codellama-7b-hf"), Some("CodeLlama-7b-hf"), Some("codellama-7b-hf:latest")] {
+        for name in
+            [None, Some(""), Some("codellama-7b-hf"), Some("CodeLlama-7b-hf"), Some("codellama-7b-hf:latest")]
+        {
             assert!(models.find(name).is_ok(), "{name:?}");
         }
         assert_eq!(models.find(Some("gpt-4")).unwrap_err().status.as_u16(), 404);

@@ -1,12 +1,12 @@
 //! Options of the server.
 
-use codelsi_model::generate::{AdapterSlots, EngineConfig};
 use crate::guard::{Rules, digest};
 use codelsi_engine::{DType, Error, Result};
 use codelsi_launch::DeviceChoice;
 use codelsi_model::checkpoint::PackWeights;
 use codelsi_model::config::ModelConfig;
 use codelsi_model::generate::SchedulerConfig;
+use codelsi_model::generate::{AdapterSlots, EngineConfig};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
@@ -93,9 +93,9 @@ impl Access {
         let host = self.host.trim_matches(['[', ']']);
         let address = match host {
             "localhost" => IpAddr::V4(Ipv4Addr::LOCALHOST),
-            _ => host.parse().map_err(|_| {
-                Error::new(format!("--host {host} is no IP address; give one, or localhost"))
-            })?,
+            _ => host
+                .parse()
+                .map_err(|_| Error::new(format!("--host {host} is no IP address; give one, or localhost")))?,
         };
         if address.is_loopback() || self.key.is_some() || self.no_key {
             return Ok(address);
@@ -195,7 +195,11 @@ mod tests {
     #[test]
     fn the_cache_has_the_asked_size() {
         let tiny = codelsi_model::synthetic::config("tiny").unwrap();
-        let pages = |kv| Limits { kv, ..Limits::default() }.engine(&tiny, DType::F32, AdapterSlots::default()).map(|config| config.pages);
+        let pages = |kv| {
+            Limits { kv, ..Limits::default() }
+                .engine(&tiny, DType::F32, AdapterSlots::default())
+                .map(|config| config.pages)
+        };
         // 16 positions, 2 layers, keys and values of 2 heads of 16 channels in 4 bytes.
         assert_eq!(pages(Some(KvSize::Bytes(16 * 2 * 2 * 2 * 16 * 4 * 3 + 5))).unwrap(), 3);
         assert_eq!((pages(Some(KvSize::Pages(7))).unwrap(), pages(None).unwrap()), (7, 64 * 32));

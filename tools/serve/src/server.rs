@@ -47,9 +47,10 @@ impl Server {
     /// When the port is taken or may not be opened, or a part does not load or fit.
     pub fn open(options: ServeOptions) -> Result<Self> {
         let host = options.access.address()?;
-        let adapter_dir = options.adapter_dir.as_deref().map(|folder| {
-            folder.canonicalize().map_err(|e| Error::io(folder, e)).at("--adapter-dir")
-        });
+        let adapter_dir = options
+            .adapter_dir
+            .as_deref()
+            .map(|folder| folder.canonicalize().map_err(|e| Error::io(folder, e)).at("--adapter-dir"));
         let adapter_dir = adapter_dir.transpose()?;
         let to = SocketAddr::from((host, options.access.port));
         let in_use = |e| Error::new(format!("cannot listen on {to}: {e}; choose another --port"));

@@ -1,12 +1,12 @@
 //! Streamed responses: events of the engine, written as they come by the encoder of an API. Where the client goes away the
 //! body is dropped, and the call with it.
 
-use codelsi_model::generate::Event;
 use crate::engine_thread::Update;
 use crate::generation::{Generation, Tally};
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
+use codelsi_model::generate::Event;
 use http_body::{Body as HttpBody, Frame};
 use serde_json::Value;
 use std::convert::Infallible;

@@ -3,7 +3,6 @@
 use crate::app::App;
 use crate::call::Call;
 use crate::chat::parse_messages;
-use codelsi_model::generate::Event;
 use crate::error::{ApiError, ErrorForm};
 use crate::fields::{Fields, Neutral};
 use crate::generation::{Generation, MaxTokens, Parameters, Sample, Tally};
@@ -15,6 +14,7 @@ use crate::stream::{self, Encoder, Lines, NDJSON};
 use axum::extract::State;
 use axum::response::Response;
 use chrono::{SecondsFormat, Utc};
+use codelsi_model::generate::Event;
 use codelsi_model::generate::FinishReason;
 use codelsi_model::message::{Message, Role};
 use serde_json::{Value, json};

@@ -96,7 +96,11 @@ fn entry(app: &App, model: &ServedModel) -> Value {
 
 fn details(app: &App, model: &ServedModel) -> Value {
     let parameters = app.model.checkpoint.config().parameters() as f64;
-    let size = if parameters < 1e9 { format!("{:.1}M", parameters / 1e6) } else { format!("{:.1}B", parameters / 1e9) };
+    let size = if parameters < 1e9 {
+        format!("{:.1}M", parameters / 1e6)
+    } else {
+        format!("{:.1}B", parameters / 1e9)
+    };
     json!({
         "parent_model": model.adapter.map_or("", |_| &app.models.base().id),
         "format": "safetensors",

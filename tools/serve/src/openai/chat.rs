@@ -2,14 +2,11 @@
 
 use super::logprobs::chat_logprob;
 use super::models::json_response;
-use super::parameters::{
-    MAX_TOP_LOGPROBS, Streaming, read_max_tokens, read_n, refuse_unsupported,
-};
+use super::parameters::{MAX_TOP_LOGPROBS, Streaming, read_max_tokens, read_n, refuse_unsupported};
 use super::usage::{new_id, usage};
 use crate::app::App;
 use crate::call::Call;
 use crate::chat::parse_messages;
-use codelsi_model::generate::{Event, TokenLogprob};
 use crate::error::{ApiError, ErrorForm};
 use crate::fields::Fields;
 use crate::generation::{Generation, MaxTokens, Outcome, Parameters, Sample, Tally};
@@ -19,6 +16,7 @@ use crate::sampling;
 use crate::stream::{self, EVENT_STREAM, Encoder, Lines};
 use axum::extract::State;
 use axum::response::Response;
+use codelsi_model::generate::{Event, TokenLogprob};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -87,8 +85,7 @@ fn read_parameters(fields: &mut Fields) -> Result<(Parameters, bool), ApiError> 
     if top.is_some_and(|top| top > 0) && !logprobs {
         return Err(ApiError::field("top_logprobs", "needs `logprobs` to be true"));
     }
-    let max_tokens =
-        read_max_tokens(fields, &["max_tokens", "max_completion_tokens"], MaxTokens::Context)?;
+    let max_tokens = read_max_tokens(fields, &["max_tokens", "max_completion_tokens"], MaxTokens::Context)?;
     let parameters = Parameters {
         n,
         top_logprobs: top.map_or(0, |top| top as usize),
@@ -141,8 +138,7 @@ struct Chunks {
 
 impl Chunks {
     fn write(&self, index: usize, delta: &Value, logprobs: &Value, reason: Option<&str>, out: &mut Lines) {
-        let choice =
-            json!({ "index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason });
+        let choice = json!({ "index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason });
         let mut chunk = self.form.envelope("chat.completion.chunk", vec![choice]);
         if self.form.include_usage {
             chunk["usage"] = Value::Null;

@@ -2,13 +2,10 @@
 
 use super::logprobs::CompletionLogprobs;
 use super::models::json_response;
-use super::parameters::{
-    MAX_TOP_LOGPROBS, Streaming, read_max_tokens, read_n, refuse_unsupported,
-};
+use super::parameters::{MAX_TOP_LOGPROBS, Streaming, read_max_tokens, read_n, refuse_unsupported};
 use super::usage::{new_id, usage};
 use crate::app::App;
 use crate::call::Call;
-use codelsi_model::generate::{Event, TokenLogprob};
 use crate::error::{ApiError, ErrorForm};
 use crate::fields::{Fields, mistyped};
 use crate::generation::{Generation, MaxTokens, Outcome, Parameters, Tally};
@@ -18,6 +15,7 @@ use crate::sampling;
 use crate::stream::{self, EVENT_STREAM, Encoder, Lines};
 use axum::extract::State;
 use axum::response::Response;
+use codelsi_model::generate::{Event, TokenLogprob};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -60,7 +58,8 @@ pub async fn completions(State(app): State<Arc<App>>, call: Call) -> Result<Resp
     fields.ignore_rest();
     let (texts, encoded) = app.compute(move |app| encode(app, prompts, suffix.as_deref())).await?;
     // All prompts of a request have the same kind, and so the same end.
-    let stop_token_ids = encoded.iter().flat_map(|prompt| &prompt.stop_token_ids).copied().collect::<Vec<_>>();
+    let stop_token_ids =
+        encoded.iter().flat_map(|prompt| &prompt.stop_token_ids).copied().collect::<Vec<_>>();
     let form = Form {
         id: new_id("cmpl"),
         created: now(),

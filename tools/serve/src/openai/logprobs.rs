@@ -1,7 +1,7 @@
 //! Log-probabilities of tokens, in the forms of completions and of chat completions.
 
-use codelsi_model::generate::TokenLogprob;
 use crate::tokens;
+use codelsi_model::generate::TokenLogprob;
 use codelsi_model::tokenizer::Tokenizer;
 use serde_json::{Map, Value, json};
 

@@ -21,7 +21,10 @@ fn an_adapter_of_the_start_answers_by_either_name() {
     assert_eq!(ids, ["tiny-codellama", "codellama-private"]);
     assert_eq!(text(&server, "private"), text(&server, "codellama-private"));
     assert_ne!(text(&server, "private"), text(&server, "tiny-codellama"));
-    assert_eq!(server.post("/v1/load_lora_adapter", &json!({"lora_name": "x", "lora_path": "y"})).status, 404);
+    assert_eq!(
+        server.post("/v1/load_lora_adapter", &json!({"lora_name": "x", "lora_path": "y"})).status,
+        404
+    );
 }
 
 #[test]

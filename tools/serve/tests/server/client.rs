@@ -25,7 +25,11 @@ impl Answer {
 
     /// The objects of server-sent events; the last event is `[DONE]` where `done` says so, and no line is a comment.
     pub fn events(&self, done: bool) -> Vec<Value> {
-        assert_eq!((self.status, self.header("content-type")), (200, Some("text/event-stream; charset=utf-8")), "{self:?}");
+        assert_eq!(
+            (self.status, self.header("content-type")),
+            (200, Some("text/event-stream; charset=utf-8")),
+            "{self:?}"
+        );
         assert!(self.body.ends_with("\n\n"), "{self:?}");
         let mut events: Vec<&str> = self.body.split_terminator("\n\n").collect();
         if done {
@@ -40,7 +44,11 @@ impl Answer {
 
     /// The objects of JSON Lines.
     pub fn lines(&self) -> Vec<Value> {
-        assert_eq!((self.status, self.header("content-type")), (200, Some("application/x-ndjson")), "{self:?}");
+        assert_eq!(
+            (self.status, self.header("content-type")),
+            (200, Some("application/x-ndjson")),
+            "{self:?}"
+        );
         self.body.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 }

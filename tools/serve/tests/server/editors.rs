@@ -30,7 +30,11 @@ fn markers_in_a_raw_prompt_are_markers_and_equal_a_suffix() {
     };
     assert!(with_suffix("a <PRE>") >= with_suffix("a ") + 5);
     let infill = |prefix: &str| {
-        tokens("/infill", json!({"input_prefix": prefix, "n_predict": 1, "cache_prompt": false}), "/tokens_evaluated")
+        tokens(
+            "/infill",
+            json!({"input_prefix": prefix, "n_predict": 1, "cache_prompt": false}),
+            "/tokens_evaluated",
+        )
     };
     assert!(infill("a <PRE>") >= infill("a ") + 5);
 }
@@ -49,7 +53,8 @@ fn infill_answers_in_llama_cpps_shape() {
     assert_eq!((&whole["stop"], &whole["truncated"]), (&json!(true), &json!(false)));
     assert!(whole["content"].is_string() && whole["timings"]["predicted_n"].as_u64().unwrap() >= 1);
     let mut chosen = body.clone();
-    chosen["response_fields"] = json!(["content", "timings/prompt_n", "timings/prompt_ms", "truncated", "tokens_cached"]);
+    chosen["response_fields"] =
+        json!(["content", "timings/prompt_n", "timings/prompt_ms", "truncated", "tokens_cached"]);
     let chosen = server.ask("/infill", &chosen);
     let keys: Vec<&String> = chosen.as_object().unwrap().keys().collect();
     assert_eq!(keys, ["content", "timings/prompt_n", "timings/prompt_ms", "truncated", "tokens_cached"]);
@@ -72,7 +77,8 @@ fn a_warm_up_fills_the_cache_and_extras_that_do_not_fit_are_left_out() {
     let next = json!({"input_prefix": prefix, "input_suffix": "", "prompt": "", "n_predict": 2});
     assert!(server.ask("/infill", &next)["timings"]["cache_n"].as_u64().unwrap() >= 64);
     let extra = |text: &str| {
-        let body = json!({"input_prefix": "a", "input_extra": [{"text": text, "filename": "x.ts"}], "n_predict": 1});
+        let body =
+            json!({"input_prefix": "a", "input_extra": [{"text": text, "filename": "x.ts"}], "n_predict": 1});
         let answer = server.ask("/infill", &body);
         (answer["truncated"].clone(), answer["tokens_evaluated"].as_u64().unwrap())
     };
@@ -89,9 +95,13 @@ fn llama_cpps_completion_and_mistrals_infilling() {
     body["stream"] = true.into();
     let events = server.post("/completion", &body).events(false);
     let text: String = events.iter().map(|event| event["content"].as_str().unwrap()).collect();
-    assert_eq!((&json!(text), &events.last().unwrap()["stop_type"]), (&whole["content"], &whole["stop_type"]));
+    assert_eq!(
+        (&json!(text), &events.last().unwrap()["stop_type"]),
+        (&whole["content"], &whole["stop_type"])
+    );
     for path in ["/v1/fim/completions", "/fim/completions"] {
-        let mut body = json!({"model": BASE, "prompt": PREFIX, "suffix": SUFFIX, "max_tokens": 8, "temperature": 0});
+        let mut body =
+            json!({"model": BASE, "prompt": PREFIX, "suffix": SUFFIX, "max_tokens": 8, "temperature": 0});
         let whole = server.ask(path, &body)["choices"][0]["message"]["content"].clone();
         body["stream"] = true.into();
         let events = server.post(path, &body).events(true);
@@ -115,15 +125,19 @@ fn ollamas_clients_find_models_and_read_lines() {
             "{{- if .Suffix }}<PRE> {{ .Prompt }} <SUF>{{ .Suffix }} <MID>{{ else }}{{ .Prompt }}{{ end }}"
         );
     }
-    let options = json!({"temperature": 0, "num_predict": 8, "top_k": null, "num_ctx": 8192, "stop": ["\n\n"]});
+    let options =
+        json!({"temperature": 0, "num_predict": 8, "top_k": null, "num_ctx": 8192, "stop": ["\n\n"]});
     let pair = json!({"model": BASE, "prompt": PREFIX, "suffix": SUFFIX, "raw": false, "options": options, "keep_alive": 1800});
     let raw = json!({"model": name, "prompt": marked(), "raw": true, "options": options});
     let lines = server.post("/api/generate", &pair).lines();
     let (last, pieces) = lines.split_last().unwrap();
-    let text = |lines: &[Value]| lines.iter().map(|line| line["response"].as_str().unwrap()).collect::<String>();
+    let text =
+        |lines: &[Value]| lines.iter().map(|line| line["response"].as_str().unwrap()).collect::<String>();
     assert!(pieces.iter().all(|line| line["done"] == false && line["created_at"].is_string()));
     assert_eq!((&last["done"], &last["response"]), (&json!(true), &json!("")));
-    for count in ["total_duration", "prompt_eval_count", "prompt_eval_duration", "eval_count", "eval_duration"] {
+    for count in
+        ["total_duration", "prompt_eval_count", "prompt_eval_duration", "eval_count", "eval_duration"]
+    {
         assert!(last[count].is_u64(), "{count}: {last}");
     }
     assert!(["stop", "length"].contains(&last["done_reason"].as_str().unwrap()));
@@ -135,11 +149,19 @@ fn ollamas_clients_find_models_and_read_lines() {
     assert!(lines.iter().all(|line| line["message"]["role"] == "assistant"));
     assert_eq!(lines.last().unwrap()["done"], true);
     assert_eq!(server.ask("/api/generate", &json!({"model": BASE}))["done_reason"], "load");
-    assert_eq!(server.ask("/api/chat", &json!({"model": BASE, "messages": [], "keep_alive": 0}))["done_reason"], "unload");
+    assert_eq!(
+        server.ask("/api/chat", &json!({"model": BASE, "messages": [], "keep_alive": 0}))["done_reason"],
+        "unload"
+    );
     let absent = server.post("/api/generate", &json!({"model": "llama3", "prompt": "x"}));
     assert_eq!(absent.status, 404);
     assert!(absent.json()["error"].is_string());
-    for (name, value) in [("format", json!("json")), ("tools", json!([{}])), ("images", json!(["aGk="])), ("template", json!("x"))] {
+    for (name, value) in [
+        ("format", json!("json")),
+        ("tools", json!([{}])),
+        ("images", json!(["aGk="])),
+        ("template", json!("x")),
+    ] {
         let mut body = json!({"model": BASE, "prompt": "x"});
         body[name] = value;
         assert_eq!(server.post("/api/generate", &body).status, 400, "{name}");
@@ -149,10 +171,14 @@ fn ollamas_clients_find_models_and_read_lines() {
 #[test]
 fn three_equal_requests_at_once_differ() {
     let server = TestServer::start();
-    let body = json!({"prompt": PREFIX, "suffix": SUFFIX, "max_tokens": 24, "temperature": 1.2, "stream": true});
+    let body =
+        json!({"prompt": PREFIX, "suffix": SUFFIX, "max_tokens": 24, "temperature": 1.2, "stream": true});
     let text = || {
         let events = server.post("/v1/completions", &body).events(true);
-        events.iter().map(|event| event["choices"][0]["text"].as_str().unwrap().to_owned()).collect::<String>()
+        events
+            .iter()
+            .map(|event| event["choices"][0]["text"].as_str().unwrap().to_owned())
+            .collect::<String>()
     };
     let texts = std::thread::scope(|scope| {
         let threads = [(); 3].map(|()| scope.spawn(text));

@@ -117,7 +117,8 @@ impl TestServer {
     /// The value of a metric.
     pub fn metric(&self, name: &str) -> f64 {
         let text = self.get("/metrics").body;
-        let line = text.lines().find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(' ')));
+        let line =
+            text.lines().find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(' ')));
         let line = line.unwrap_or_else(|| panic!("no {name}:\n{text}"));
         line.rsplit(' ').next().unwrap().parse().unwrap()
     }
@@ -125,7 +126,8 @@ impl TestServer {
     /// Waits until no sequence is in the engine, and asserts that all pages are free.
     pub fn wait_until_idle(&self) {
         for _ in 0..600 {
-            let busy = ["codelsi_num_sequences_running", "codelsi_num_sequences_waiting", "codelsi_kv_pages_used"];
+            let busy =
+                ["codelsi_num_sequences_running", "codelsi_num_sequences_waiting", "codelsi_kv_pages_used"];
             if busy.iter().all(|name| self.metric(name) == 0.0) {
                 return;
             }

@@ -28,7 +28,9 @@ fn malformed_bodies_are_refused_in_one_sentence() {
         b"{\"prompt\": [1, \"x\"]}",
         deep.as_bytes(),
     ];
-    for path in ["/v1/completions", "/completion", "/infill", "/api/generate", "/api/chat", "/v1/chat/completions"] {
+    for path in
+        ["/v1/completions", "/completion", "/infill", "/api/generate", "/api/chat", "/v1/chat/completions"]
+    {
         for body in bodies {
             let answer = server.post_bytes(path, body);
             let shown = String::from_utf8_lossy(&body[..body.len().min(60)]);
@@ -38,7 +40,15 @@ fn malformed_bodies_are_refused_in_one_sentence() {
             assert!(!message.is_empty() && !message.contains('\n'), "{message}");
         }
     }
-    for prompt in [json!([]), json!([[]]), json!([-1]), json!([1.5]), json!([99_999_999]), json!([4_294_967_296_u64]), json!(7)] {
+    for prompt in [
+        json!([]),
+        json!([[]]),
+        json!([-1]),
+        json!([1.5]),
+        json!([99_999_999]),
+        json!([4_294_967_296_u64]),
+        json!(7),
+    ] {
         let answer = server.post("/v1/completions", &json!({"prompt": prompt}));
         assert_eq!(answer.status, 400, "{prompt}: {answer:?}");
     }
@@ -100,7 +110,9 @@ fn an_allowed_origin_gets_cors_headers_and_a_key_is_asked_for() {
     let origin = ("Origin", "https://editor.example");
     let preflight = send("OPTIONS", "/v1/models", &[origin, ("Access-Control-Request-Method", "POST")]);
     assert_eq!((preflight.status, preflight.header("access-control-allow-origin")), (204, Some(origin.1)));
-    for (key, status) in [("Bearer a secret", 200), ("Bearer wrong", 401), ("Bearer undefined", 401), ("", 401)] {
+    for (key, status) in
+        [("Bearer a secret", 200), ("Bearer wrong", 401), ("Bearer undefined", 401), ("", 401)]
+    {
         let answer = send("GET", "/v1/models", &[origin, ("Authorization", key)]);
         assert_eq!(answer.status, status, "{key}");
         assert_eq!(answer.header("access-control-allow-origin"), Some(origin.1));
@@ -113,14 +125,27 @@ fn an_allowed_origin_gets_cors_headers_and_a_key_is_asked_for() {
 #[test]
 fn paths_and_methods_that_there_are_not() {
     let server = TestServer::start();
-    for path in ["/v1/../etc/passwd", "//v1/models", "/V1/models", "/v1/models/../completions", "/%2e%2e/", "/api", "/v1/embeddings"] {
+    for path in [
+        "/v1/../etc/passwd",
+        "//v1/models",
+        "/V1/models",
+        "/v1/models/../completions",
+        "/%2e%2e/",
+        "/api",
+        "/v1/embeddings",
+    ] {
         assert_eq!(server.get(path).status, 404, "{path}");
     }
     assert_eq!(server.get("/v1/models/%ff").status, 400);
     let answer = server.get("/v1/completions");
     assert_eq!((answer.status, answer.header("allow")), (405, Some("POST")));
     assert!(answer.json()["error"]["message"].is_string());
-    for head in ["GARBAGE", "GET / HTTP/1.1\r\nHost: a\r\nHost: b", "GET / HTTP/1.1", "GET / HTTP/1.1\r\nHost: \u{e9}"] {
+    for head in [
+        "GARBAGE",
+        "GET / HTTP/1.1\r\nHost: a\r\nHost: b",
+        "GET / HTTP/1.1",
+        "GET / HTTP/1.1\r\nHost: \u{e9}",
+    ] {
         let answer = exchange(server.address, format!("{head}\r\nConnection: close\r\n\r\n").as_bytes());
         assert!((400..500).contains(&answer.status), "{head}: {answer:?}");
     }
@@ -133,11 +158,13 @@ fn slow_and_broken_connections_hold_nobody_up() {
     let body = completion("x").to_string();
     let sent = request("POST", "/v1/completions", &[("Content-Type", "application/json")], body.as_bytes());
     // Open, half a head, half a body, and gone in the middle.
-    let held: Vec<_> = [0, 20, sent.len() - 5].map(|length| {
-        let mut stream = connect(server.address);
-        stream.write_all(&sent[..length]).unwrap();
-        stream
-    }).into();
+    let held: Vec<_> = [0, 20, sent.len() - 5]
+        .map(|length| {
+            let mut stream = connect(server.address);
+            stream.write_all(&sent[..length]).unwrap();
+            stream
+        })
+        .into();
     drop({
         let mut stream = connect(server.address);
         stream.write_all(&sent[..sent.len() - 5]).unwrap();
@@ -163,7 +190,10 @@ fn more_requests_than_allowed_are_told_to_try_again() {
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
     assert!(statuses.iter().any(|(status, _)| *status == 200), "{statuses:?}");
-    assert!(statuses.iter().all(|(status, after)| *status == 200 || (*status == 429 && after.is_some())), "{statuses:?}");
+    assert!(
+        statuses.iter().all(|(status, after)| *status == 200 || (*status == 429 && after.is_some())),
+        "{statuses:?}"
+    );
     let many: Value = vec!["x"; 3].into();
     assert_eq!(server.post("/v1/completions", &json!({"prompt": many, "max_tokens": 1})).status, 429);
     server.wait_until_idle();

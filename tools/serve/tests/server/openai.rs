@@ -66,7 +66,10 @@ fn a_chat_is_streamed_as_deltas() {
     assert_eq!(joined(&events, |choice| &choice["delta"]["content"]), [message["content"].as_str().unwrap()]);
     let [.., finish, usage] = &events[..] else { panic!("{events:?}") };
     assert!(finish["choices"][0]["finish_reason"].is_string());
-    assert_eq!((&usage["choices"], &usage["usage"]["prompt_tokens"]), (&json!([]), &whole["usage"]["prompt_tokens"]));
+    assert_eq!(
+        (&usage["choices"], &usage["usage"]["prompt_tokens"]),
+        (&json!([]), &whole["usage"]["prompt_tokens"])
+    );
     assert!(events.iter().all(|event| event["object"] == "chat.completion.chunk"));
 }
 
@@ -90,7 +93,8 @@ fn token_ids_and_text_are_one_prompt_and_the_echo_has_log_probabilities() {
     let scored = server.ask("/v1/completions", &scored);
     assert_eq!(scored["choices"][0]["logprobs"]["tokens"].as_array().unwrap().len(), 4);
     assert_eq!(scored["usage"]["completion_tokens"], 0);
-    let ids = server.ask("/v1/completions", &json!({"prompt": [[1, 300, 301]], "max_tokens": 4, "temperature": 0}));
+    let ids =
+        server.ask("/v1/completions", &json!({"prompt": [[1, 300, 301]], "max_tokens": 4, "temperature": 0}));
     assert_eq!(ids["usage"]["prompt_tokens"], 3);
     let chat = json!({"messages": [{"role": "user", "content": "hi"}], "max_tokens": 2, "logprobs": true, "top_logprobs": 3});
     let content = &server.ask("/v1/chat/completions", &chat)["choices"][0]["logprobs"]["content"];
