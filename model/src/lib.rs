@@ -10,6 +10,7 @@
 pub mod adapter;
 mod adapter_stack;
 mod bound_adapter;
+pub mod chat_format;
 pub mod chat_template;
 pub mod checkpoint;
 pub mod config;

@@ -23,6 +23,23 @@ pub fn generate(
     limits: SchedulerConfig,
     progress: &mut dyn FnMut(usize),
 ) -> Result<Vec<Vec<Completion>>> {
+    let is_token = |event: &&Event| matches!(event, Event::Token { .. });
+    let mut count = |events: &[Event]| progress(events.iter().filter(is_token).count());
+    generate_with_events(device, model, tokenizer, requests, limits, &mut count)
+}
+
+/// Completes every request as [`generate`] does. After each step `on_step` gets its events.
+///
+/// # Errors
+/// As [`generate`].
+pub fn generate_with_events(
+    device: &Device,
+    model: &Llama,
+    tokenizer: Option<&Tokenizer>,
+    requests: &[GenerationRequest],
+    limits: SchedulerConfig,
+    on_step: &mut dyn FnMut(&[Event]),
+) -> Result<Vec<Vec<Completion>>> {
     for (i, request) in requests.iter().enumerate() {
         request.check(model.config().vocab, model.config().max_positions).at(format!("request {i}"))?;
         if request.max_tokens == 0 {
@@ -39,12 +56,12 @@ pub fn generate(
     }
     while engine.has_work() {
         interrupt::check("the completions in progress are not kept")?;
-        let mut tokens = 0;
-        for event in engine.step()? {
+        let events = engine.step()?;
+        on_step(&events);
+        for event in events {
             match event {
                 Event::Prefilled { .. } => {}
                 Event::Token { request, sample, token, text } => {
-                    tokens += 1;
                     completions[ids[&request]][sample].push(token.id, token.logprob, &text);
                 }
                 Event::Finished { request, sample, reason, text } => {
@@ -54,7 +71,6 @@ pub fn generate(
                 }
             }
         }
-        progress(tokens);
     }
     Ok(completions)
 }

@@ -21,7 +21,7 @@ mod sequence;
 mod stop_checker;
 
 pub use crate::adapter_stack::{AdapterId, AdapterSlots};
-pub use complete::generate;
+pub use complete::{generate, generate_with_events};
 pub use engine::{AddError, Engine, EngineConfig, EngineStats, Event};
 pub use request::{Completion, FinishReason, GenerationRequest, SamplingParams, TokenLogprob};
 pub use scheduler::SchedulerConfig;

@@ -65,8 +65,9 @@ pub fn write_modelfile(gguf: &Path, model: &Path, config: &ModelConfig) -> Resul
         _ => prompt.to_string(),
     };
     writeln!(text, "TEMPLATE \"\"\"{prompt}\"\"\"").expect("a string takes any text");
-    let infill_end = tokenizer.infill_tokens().map(|tokens| tokens.end);
-    for id in end_tokens(config, Some(&tokenizer)).into_iter().chain(infill_end) {
+    let mut ends = end_tokens(config, Some(&tokenizer));
+    ends.extend(tokenizer.infill_tokens().map(|tokens| tokens.end).filter(|end| !ends.contains(end)));
+    for id in ends {
         if let Some(piece) = tokenizer.control_token(id).filter(|piece| !piece.contains(['"', '\n'])) {
             writeln!(text, "PARAMETER stop \"{piece}\"").expect("a string takes any text");
         }

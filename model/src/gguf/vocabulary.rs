@@ -136,7 +136,6 @@ fn merges<'a>(model: &'a Json) -> Result<Vec<(&'a str, &'a str)>> {
 /// Returns text and kind of each id; ids without a token are unused.
 fn pieces(tokenizer: &Tokenizer, vocab: usize, byte_level: bool) -> Result<Pieces> {
     let added: HashMap<u32, _> = tokenizer.added_tokens().collect();
-    let infill = tokenizer.infill_tokens().map(|t| [t.prefix, t.suffix, t.middle, t.end]).unwrap_or_default();
     if vocab as u64 > MAX_ID {
         return Err(Error::new(format!(
             "`vocab_size` is {vocab}, more than the {MAX_ID} tokens that are exported"
@@ -148,7 +147,6 @@ fn pieces(tokenizer: &Tokenizer, vocab: usize, byte_level: bool) -> Result<Piece
             (Some(token), _) if token.special => (token.content.clone(), CONTROL),
             (Some(token), _) if byte_level => (token.content.clone(), USER_DEFINED),
             (Some(token), _) => (token.content.replace(SPACE, " "), USER_DEFINED),
-            (None, Some(piece)) if infill.contains(&id) && id > 0 => (piece, CONTROL),
             (None, Some(piece)) => (piece, NORMAL),
             (None, None) => (format!("[PAD{id}]"), UNUSED),
         };

@@ -1,17 +1,19 @@
 //! Text to token ids and back, from a `tokenizer.json`.
 //!
 //! The BPE itself is the `tokenizers` crate's. This module adds what that crate leaves to its callers: text that
-//! follows other text (no dummy space in front), decoding token by token without half characters, Code Llama's
-//! infilling tokens, and text that can never become a control token: `</s>` in a source file is four characters.
+//! follows other text (no dummy space in front), decoding token by token without half characters, prompts for
+//! infilling, and text that can never become a control token: `</s>` in a source file is four characters.
 //! `truncation`, `padding` and BPE dropout, which belong to a training run, are not obeyed.
 
 mod decode_stream;
+mod infill;
 mod pipeline;
 mod probes;
 mod special_tokens;
 mod token_bytes;
 
 pub use decode_stream::DecodeStream;
+pub use infill::{InfillMarkers, InfillTokens};
 
 use crate::hub;
 use codelsi_engine::{At, Error, Result};
@@ -31,16 +33,6 @@ pub struct Tokenizer {
     token_bytes: TokenBytes,
     special: SpecialTokens,
     infill: Option<InfillTokens>,
-}
-
-/// Code Llama's infilling tokens.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct InfillTokens {
-    pub prefix: u32,
-    pub suffix: u32,
-    pub middle: u32,
-    /// Ends the infilled text.
-    pub end: u32,
 }
 
 /// Upper limit of a token id: beyond every vocabulary (as in a model's config), and what is allocated by it is small.
@@ -90,13 +82,14 @@ impl Tokenizer {
             json.pointer_mut(key).iter_mut().for_each(|value| **value = Value::Null);
         }
         json.get_mut("pre_tokenizer").iter_mut().for_each(|step| modernize_metaspace(step));
+        let infill = InfillTokens::take_from(&mut json);
         let encoding = ByteEncoding::of(&json["decoder"])?;
         let pipeline = Pipeline::of(&json)?;
         let mut inner: tokenizers::Tokenizer = serde_json::from_value(json).map_err(|e| malformed(&e))?;
         inner.set_encode_special_tokens(true);
         probes::check(&inner, &pipeline)?;
         let special = SpecialTokens::of(&inner, settings)?;
-        let (token_bytes, infill) = (TokenBytes::of(&inner, encoding), InfillTokens::of(&inner));
+        let token_bytes = TokenBytes::of(&inner, encoding);
         Ok(Tokenizer { inner, pipeline, token_bytes, special, infill })
     }
 
@@ -113,11 +106,6 @@ impl Tokenizer {
     /// The token that ends a text.
     pub fn eos(&self) -> Option<u32> {
         self.special.eos
-    }
-
-    /// The infilling tokens, if the vocabulary has them.
-    pub fn infill_tokens(&self) -> Option<InfillTokens> {
-        self.infill
     }
 
     /// Tokens in front of a text that begins a sequence.
@@ -194,23 +182,6 @@ impl Tokenizer {
         self.pipeline.encode(&self.inner, text, position, false)
     }
 
-    /// Returns the prompt for the text between `prefix` and `suffix`: `<s> <PRE> prefix <SUF>suffix <MID>` (Rozière
-    /// et al., "Code Llama", arXiv 2308.12950, section 2.3).
-    ///
-    /// # Errors
-    /// When the vocabulary has no infilling tokens.
-    pub fn infill(&self, prefix: &str, suffix: &str) -> Result<Vec<u32>> {
-        let Some(tokens) = self.infill else {
-            return Err(Error::new("the tokenizer has no infilling tokens (▁<PRE>, ▁<SUF>, ▁<MID>, ▁<EOT>)"));
-        };
-        let mut ids = [&self.special.prefix[..], &[tokens.prefix]].concat();
-        ids.extend(self.encode(prefix, false)?);
-        ids.push(tokens.suffix);
-        ids.extend(self.encode_continuation(suffix)?);
-        ids.push(tokens.middle);
-        Ok(ids)
-    }
-
     /// Decodes a complete sequence; control tokens are omitted.
     pub fn decode(&self, ids: &[u32]) -> String {
         let text = self.decode_continuation(ids);
@@ -218,6 +189,11 @@ impl Tokenizer {
             Some(rest) if self.pipeline.prepends_space => rest.to_string(),
             _ => text,
         }
+    }
+
+    /// Returns the bytes that a token adds to a text; none for control tokens.
+    pub fn token_bytes(&self, id: u32) -> &[u8] {
+        self.token_bytes.get(id)
     }
 
     /// Decodes ids that follow others.
@@ -267,18 +243,6 @@ fn check_ids(json: &Value) -> Result<()> {
         }
     }
     Ok(())
-}
-
-impl InfillTokens {
-    fn of(tokenizer: &tokenizers::Tokenizer) -> Option<Self> {
-        let id = |token| tokenizer.token_to_id(token);
-        Some(InfillTokens {
-            prefix: id("▁<PRE>")?,
-            suffix: id("▁<SUF>")?,
-            middle: id("▁<MID>")?,
-            end: id("▁<EOT>")?,
-        })
-    }
 }
 
 #[cfg(test)]

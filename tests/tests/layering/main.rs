@@ -17,7 +17,7 @@ const LAYERS: &[&[&str]] = &[
     &["codelsi-curate", "codelsi-train", "codelsi-eval"],
     &["codelsi-launch", "codelsi-demo"],
     &["codelsi-experiment"],
-    &["codelsi-kernelcheck", "codelsi-parity"],
+    &["codelsi-kernelcheck", "codelsi-parity", "codelsi-serve"],
     &["codelsi-tools"],
     &["codelsi-tests", "codelsi-benches"],
 ];
@@ -192,9 +192,17 @@ fn dependencies_stay_where_they_belong() {
     ] {
         assert!(!reached(&graph, package).contains(dependency), "{package} depends on {dependency}");
     }
-    let users = graph.iter().filter(|(_, dependencies)| dependencies.contains("ureq"));
-    let users: Vec<&str> = users.map(|(package, _)| package.as_str()).collect();
-    assert_eq!(users, ["codelsi-experiment"], "one crate uses the network");
+    for (dependency, user) in [
+        ("ureq", "codelsi-experiment"), // asks servers
+        ("axum", "codelsi-serve"),      // is one
+        ("hyper", "codelsi-serve"),
+        ("tokio", "codelsi-serve"),
+        ("tracing", "codelsi-serve"),
+    ] {
+        let users = graph.iter().filter(|(_, dependencies)| dependencies.contains(dependency));
+        let users: Vec<&str> = users.map(|(package, _)| package.as_str()).collect();
+        assert_eq!(users, [user], "one crate uses {dependency}");
+    }
 }
 
 #[test]

@@ -14,8 +14,8 @@ use codelsi_experiment::command_line::command_line;
 use codelsi_experiment::output::Output;
 use codelsi_launch::start_threads;
 use commands::{
-    ablate, bench, curate, evaluate, export, generate, inspect, judge, merge, mkmodel, pipeline, plan,
-    problems, report, tokenize, train,
+    ablate, bench, chat, curate, evaluate, export, generate, inspect, judge, merge, mkmodel, pipeline, plan,
+    problems, report, serve, tokenize, train,
 };
 use std::process::ExitCode;
 
@@ -51,6 +51,8 @@ enum CliCommand {
     Plan(plan::PlanArgs),
     Train(Box<train::TrainArgs>),
     Generate(generate::GenerateArgs),
+    Chat(chat::ChatArgs),
+    Serve(Box<serve::ServeArgs>),
     Evaluate(evaluate::EvaluateArgs),
     Judge(judge::JudgeArgs),
     Merge(merge::MergeArgs),
@@ -124,6 +126,8 @@ fn run(cli: Cli) -> Result<()> {
         Some(CliCommand::Plan(args)) => plan::run(&args),
         Some(CliCommand::Train(args)) => train::run(&args, &out),
         Some(CliCommand::Generate(args)) => generate::run(&args, &out),
+        Some(CliCommand::Serve(args)) => serve::run(&args),
+        Some(CliCommand::Chat(args)) => chat::run(&args),
         Some(CliCommand::Evaluate(args)) => evaluate::run(&args, &out),
         Some(CliCommand::Judge(args)) => judge::run(&args, &out),
         Some(CliCommand::Merge(args)) => merge::run(&args, &out),
@@ -247,6 +251,7 @@ mod tests {
         // The floating-point options of a training run are checked with its other options, the timeout with CODELSI_TIMEOUT.
         const CHECKED_WITH_THE_RUN: [&str; 7] =
             ["lr", "weight-decay", "clip", "dropout", "alpha", "distill", "timeout"];
+        const SIGNED: [&str; 2] = ["frequency-penalty", "presence-penalty"];
         let numbers = [
             TypeId::of::<usize>(),
             TypeId::of::<u64>(),
@@ -269,7 +274,8 @@ mod tests {
                         matches!(e.kind(), ErrorKind::ValueValidation | ErrorKind::InvalidValue)
                     });
                     let seed = name == "seed" && text == "9223372036854775808";
-                    if is_number && !seed && !CHECKED_WITH_THE_RUN.contains(&name) {
+                    let negative = SIGNED.contains(&name) && text == "-1";
+                    if is_number && !seed && !negative && !CHECKED_WITH_THE_RUN.contains(&name) {
                         let shown: String = text.chars().take(20).collect();
                         assert!(refused, "{} --{name} takes `{shown}`", command.get_name());
                     }

@@ -23,6 +23,16 @@ pub fn handle() -> Result<()> {
     registered.map_err(|e: std::io::Error| Error::new(format!("signals cannot be handled: {e}")))
 }
 
+/// Lets SIGINT set a flag from now on, however often it comes, and end nothing. SIGTERM ends the process.
+///
+/// # Errors
+/// When the system refuses.
+pub fn catch_interrupts() -> Result<Arc<AtomicBool>> {
+    let interrupted = Arc::new(AtomicBool::new(false));
+    let registered = flag::register(SIGINT, interrupted.clone());
+    registered.map(|_| interrupted).map_err(|e| Error::new(format!("SIGINT cannot be handled: {e}")))
+}
+
 /// The exit code of a process that a signal ended.
 pub fn exit_code(signal: usize) -> ExitCode {
     ExitCode::from(u8::try_from(128 + signal).unwrap_or(u8::MAX))

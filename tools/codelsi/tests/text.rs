@@ -110,6 +110,22 @@ fn a_sample_carries_its_log_probabilities_and_goes_on_past_the_end_if_asked() {
 }
 
 #[test]
+fn a_prompt_may_come_from_stdin() {
+    let model = Model::new();
+    let path = model.path("m");
+    let generate = |prompt: &str, input: &str| {
+        let args =
+            ["generate", "--model", &path, "--temperature", "0", "--max-tokens", "8", "--prompt", prompt];
+        let (ok, stdout, stderr) = model.run(&args, input);
+        assert!(ok, "{stderr}");
+        stdout
+    };
+    let text = "bana\n  kalo\n";
+    assert_eq!(generate("-", text), generate(text, ""), "to the last newline");
+    assert_ne!(generate("-", text), generate("-", "bana"));
+}
+
+#[test]
 fn a_prompt_is_written_by_the_model_s_chat_template() {
     let model = Model::new();
     let message = model.error("generate", &["--prompt", "hi", "--template", "chat"]);

@@ -5,7 +5,9 @@ use crate::output::{Output, note};
 use crate::placement::Placement;
 use codelsi_engine::{Error, Result};
 use codelsi_eval::protocol::check_sampling;
-use codelsi_model::generate::{Completion, GenerationRequest, SamplingParams, SchedulerConfig, generate};
+use codelsi_model::generate::{
+    Completion, Event, GenerationRequest, SamplingParams, SchedulerConfig, generate_with_events,
+};
 use codelsi_model::parallel::{Layout, RankLayout};
 use codelsi_model::template::PromptTemplate;
 use std::path::PathBuf;
@@ -38,8 +40,11 @@ pub struct GenerationOptions {
     pub page_size: usize,
 }
 
-/// Completes a prompt, with the memory plan and a progress bar on stderr; returns `None` in a process that is not rank
-/// 0.
+/// Shows the text of a completion as it comes.
+pub type ShowText<'a> = &'a (dyn Fn(&str) + Sync);
+
+/// Completes a prompt, with the memory plan and a progress bar on stderr, or with `show` for the text of the only
+/// completion in place of the bar; returns `None` in a process that is not rank 0.
 ///
 /// # Errors
 /// When several ranks do not share the model, or the model does not load or fit.
@@ -47,6 +52,7 @@ pub fn complete(
     options: &GenerationOptions,
     placement: Placement,
     out: &Output,
+    show: Option<ShowText>,
 ) -> Result<Option<Vec<Completion>>> {
     let SamplingParams { temperature, top_p, .. } = options.sampling;
     check_sampling(options.n, options.max_tokens, temperature, top_p)?;
@@ -55,7 +61,7 @@ pub fn complete(
             "--layout replicate distributes prompts over ranks, and there is only one: use --ranks 1, or --layout tensor or shard",
         ));
     }
-    placement.run(|rank_layout| complete_on_rank(options, placement, rank_layout, out))
+    placement.run(|rank_layout| complete_on_rank(options, placement, rank_layout, out, show))
 }
 
 /// Completes the prompt on one rank; only rank 0 shows progress.
@@ -64,6 +70,7 @@ fn complete_on_rank(
     Placement { compute, pack_weights, .. }: Placement,
     rank_layout: RankLayout,
     out: &Output,
+    show: Option<ShowText>,
 ) -> Result<Vec<Completion>> {
     let is_rank_0 = rank_layout.comm().rank() == 0;
     let (model, adapter) = (&options.model, options.adapter.as_deref());
@@ -86,12 +93,66 @@ fn complete_on_rank(
     let requests = [request];
     let planned = if is_rank_0 { Some(loaded.plan_memory(&requests, scheduler)?) } else { None };
     planned.iter().for_each(|planned| note(&format!("memory plan:\n{planned}")));
-    let bar = is_rank_0.then(|| out.bar("generate", options.n.saturating_mul(options.max_tokens)));
-    let mut progress = |tokens| bar.iter().for_each(|bar| bar.add(tokens));
+    let show = show.filter(|_| is_rank_0);
+    let has_bar = is_rank_0 && show.is_none();
+    let bar = has_bar.then(|| out.bar("generate", options.n.saturating_mul(options.max_tokens)));
+    let mut on_step = |events: &[Event]| {
+        for event in events {
+            if let (Event::Token { text, .. } | Event::Finished { text, .. }, Some(show)) = (event, show) {
+                show(text);
+            }
+            if let (Event::Token { .. }, Some(bar)) = (event, &bar) {
+                bar.add(1);
+            }
+        }
+    };
     let (model, tokenizer) = (&loaded.model, Some(&loaded.tokenizer));
-    let completions = generate(loaded.device(), model, tokenizer, &requests, scheduler, &mut progress)
-        .map_err(|e| loaded.explain(e))?;
+    let completions =
+        generate_with_events(loaded.device(), model, tokenizer, &requests, scheduler, &mut on_step)
+            .map_err(|e| loaded.explain(e))?;
     bar.iter().for_each(|bar| bar.finish());
+    show.iter().for_each(|show| show("\n"));
     planned.iter().for_each(|planned| note(&loaded.format_peak(planned)));
     Ok(completions.into_iter().flatten().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use codelsi_launch::DeviceChoice;
+    use codelsi_model::synthetic::{config, write_random_model};
+    use std::sync::Mutex;
+
+    #[test]
+    fn the_text_is_shown_as_it_comes() {
+        let folder = tempfile::tempdir().unwrap();
+        let model = folder.path().join("m");
+        write_random_model(&model, &config("tiny").unwrap(), 7, &mut |_, _| ()).unwrap();
+        let options = |stop: &[&str]| GenerationOptions {
+            model: model.clone(),
+            adapter: None,
+            prompt: Prompt::Text("bana".into(), None),
+            n: 1,
+            max_tokens: 24,
+            sampling: SamplingParams { temperature: 1.0, seed: 5, ..SamplingParams::default() },
+            stop: stop.iter().map(ToString::to_string).collect(),
+            ignore_eos: false,
+            page_size: 16,
+        };
+        let placement = Placement { device: DeviceChoice::Cpu, ..Placement::default() };
+        let shown = |options: &GenerationOptions| {
+            let pieces = Mutex::new(Vec::new());
+            let show = |text: &str| pieces.lock().unwrap().push(text.to_owned());
+            let completions = complete(options, placement, &Output::detect(), Some(&show)).unwrap().unwrap();
+            (completions[0].text.clone(), pieces.into_inner().unwrap())
+        };
+        let (text, pieces) = shown(&options(&[]));
+        assert_eq!(pieces.concat(), text.clone() + "\n");
+        assert!(pieces.iter().filter(|piece| !piece.is_empty()).count() > 5, "{pieces:?}");
+        // No beginning of a stop string is shown.
+        let stop: String = text.chars().skip(4).take(6).collect();
+        let (cut, pieces) = shown(&options(&[&stop]));
+        assert!(cut.len() < text.len() && text.starts_with(&cut), "{cut:?} of {text:?}");
+        assert_eq!(pieces.concat(), cut + "\n");
+    }
 }

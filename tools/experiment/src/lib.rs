@@ -10,6 +10,7 @@
 pub mod ablation;
 pub mod api_client;
 mod canaries;
+pub mod chat;
 pub mod command_line;
 pub mod curation;
 pub mod dry_run;
@@ -33,6 +34,7 @@ pub mod recipe;
 pub mod report;
 mod retention;
 pub mod seeds;
+pub mod serving;
 pub mod sources;
 pub mod stages;
 pub mod table;

@@ -55,7 +55,7 @@ impl BenchModel {
     ///
     /// # Errors
     /// When the folder is broken, there is no such shape, or the shape has fewer layers.
-    fn open(&self) -> Result<Checkpoint> {
+    pub(crate) fn open(&self) -> Result<Checkpoint> {
         let (shape, layers) = match self {
             BenchModel::Folder(folder) => return Checkpoint::open(folder),
             BenchModel::Random { shape, layers } => (shape, layers),

@@ -34,6 +34,8 @@ pub const PROMPT_FORMAT: &str = "Form in which a problem is put to the model: co
     its server's)";
 pub const LIMIT: &str = "Measure on the first N problems only";
 pub const PAGE_SIZE: &str = "Tokens per page of the KV cache; changes no result";
+pub const SEQUENCES: &str = "Sequences that are generated at the same time";
+pub const CONTEXT_LENGTH: &str = "Tokens of each sequence, its prompt included";
 pub const JUDGE: &str = "Judge of the completions: tsc (MultiPL-E's rule for TypeScript, with compiler and node), \
     node (TypeScript without a type check, run by the machine's node), embedded (TypeScript without a type check, and JavaScript; nothing to install), javascript, python, java, cpp or rust \
     (each with the machine's tools)";

@@ -86,6 +86,16 @@ pub fn rounds_or_none() -> Count {
     count(0..=100)
 }
 
+/// Memory in MiB.
+pub fn mebibytes() -> Count {
+    count(1..=1 << 24)
+}
+
+/// Adapters of a batch, or none.
+pub fn adapters() -> Count {
+    count(0..=64)
+}
+
 /// Candidates among the tokens of a vocabulary; 0 is all of them.
 pub fn candidates() -> Count {
     count(0..=1 << 31)
@@ -113,6 +123,14 @@ pub fn share(text: &str) -> Result<f32, String> {
 /// When it is not from 0 to 1.
 pub fn fraction(text: &str) -> Result<f64, String> {
     within(text, 0.0, 1.0)
+}
+
+/// Parses a number of events in a second.
+///
+/// # Errors
+/// When it is not from 0 to 1000000.
+pub fn rate(text: &str) -> Result<f64, String> {
+    within(text, 0.0, 1e6)
 }
 
 /// Parses a factor.

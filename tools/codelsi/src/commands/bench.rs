@@ -1,7 +1,8 @@
 //! `codelsi bench`: tokens per second, the share of the machine's measured roof, and the peak memory of prefill, decode
-//! and LoRA training.
+//! and LoRA training; with `--serve`, the service of a load of requests.
 
 use crate::args::{DeviceArgs, RankArgs, folder, help, number};
+use crate::commands::bench_serve::{self, Figures, ServeBenchArgs};
 use crate::json::print_json;
 use clap::{ArgGroup, Args};
 use codelsi_engine::Result;
@@ -15,7 +16,7 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-/// Measure speed and peak memory of prefill, decode and LoRA training.
+/// Measure speed and peak memory of prefill, decode and LoRA training, or of serving.
 #[derive(Args)]
 #[command(group(ArgGroup::new("base").required(true).args(["model", "shape"])))]
 pub struct BenchArgs {
@@ -53,6 +54,8 @@ pub struct BenchArgs {
     #[arg(long, help = help::CSV, value_name = "FILE")]
     csv: Option<PathBuf>,
     #[command(flatten)]
+    serving: ServeBenchArgs,
+    #[command(flatten)]
     device: DeviceArgs,
     #[command(flatten)]
     ranks: RankArgs,
@@ -61,6 +64,10 @@ pub struct BenchArgs {
 /// Runs the command.
 pub fn run(args: &BenchArgs) -> Result<()> {
     let placement = args.ranks.placement(args.device);
+    if args.serving.serve {
+        let figures = Figures { json: args.json, csv: args.csv.as_ref() };
+        return bench_serve::run(&args.serving, args.base(), !args.no_graphs, placement, figures);
+    }
     let options = BenchOptions {
         model: args.base(),
         prefill: args.prefill,

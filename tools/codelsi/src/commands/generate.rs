@@ -3,12 +3,13 @@
 use crate::args::{ModelArgs, RankArgs, SamplingArgs, folder, help, number};
 use crate::json::print_json;
 use clap::Args;
-use codelsi_engine::Result;
-use codelsi_experiment::generation::{GenerationOptions, Prompt, complete};
+use codelsi_engine::{Error, Result};
+use codelsi_experiment::generation::{GenerationOptions, Prompt, ShowText, complete};
 use codelsi_experiment::output::Output;
 use codelsi_model::generate::Completion;
 use codelsi_model::template::PromptTemplate;
 use serde_json::json;
+use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 
 /// Complete a prompt.
@@ -16,7 +17,7 @@ use std::path::PathBuf;
 pub struct GenerateArgs {
     #[arg(long, help = help::ADAPTER, value_name = "DIR", value_parser = folder())]
     adapter: Option<PathBuf>,
-    /// Text to complete.
+    /// Text to complete; - reads it from stdin.
     #[arg(long, value_name = "TEXT", required_unless_present = "prompt_ids", allow_hyphen_values = true)]
     prompt: Option<String>,
     /// Prompt as token ids, separated by commas; nothing is added to them.
@@ -50,8 +51,9 @@ pub struct GenerateArgs {
 
 /// Runs the command.
 pub fn run(args: &GenerateArgs, out: &Output) -> Result<()> {
-    let prompt = match &args.prompt {
-        Some(text) => Prompt::Text(text.clone(), args.template),
+    let prompt = match args.prompt.as_deref() {
+        Some("-") => Prompt::Text(read_stdin()?, args.template),
+        Some(text) => Prompt::Text(text.to_owned(), args.template),
         None => Prompt::Ids(args.prompt_ids.clone()),
     };
     let options = GenerationOptions {
@@ -65,9 +67,20 @@ pub fn run(args: &GenerateArgs, out: &Output) -> Result<()> {
         ignore_eos: args.ignore_eos,
         page_size: args.page_size.into(),
     };
-    let completions = complete(&options, args.ranks.placement(args.model.device), out)?;
-    completions.iter().for_each(|completions| show(args, completions));
+    let streams = io::stdout().is_terminal() && args.n == 1 && !args.json;
+    let show_text: ShowText = &|text| {
+        let mut stdout = io::stdout().lock();
+        // A terminal that is gone is no reason to panic.
+        let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    };
+    let placement = args.ranks.placement(args.model.device);
+    let completions = complete(&options, placement, out, streams.then_some(show_text))?;
+    completions.iter().filter(|_| !streams).for_each(|completions| show(args, completions));
     Ok(())
+}
+
+fn read_stdin() -> Result<String> {
+    io::read_to_string(io::stdin()).map_err(|e| Error::io("stdin", e))
 }
 
 fn show(args: &GenerateArgs, completions: &[Completion]) {

@@ -2,6 +2,8 @@
 
 pub mod ablate;
 pub mod bench;
+pub mod bench_serve;
+pub mod chat;
 pub mod curate;
 pub mod evaluate;
 pub mod export;
@@ -14,5 +16,6 @@ pub mod pipeline;
 pub mod plan;
 pub mod problems;
 pub mod report;
+pub mod serve;
 pub mod tokenize;
 pub mod train;

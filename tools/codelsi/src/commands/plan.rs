@@ -52,12 +52,11 @@ pub struct PlanArgs {
     /// Plan a generation instead of a training step.
     #[arg(long, help_heading = "Generation")]
     generate: bool,
-    /// Sequences that are generated at the same time.
-    #[arg(long, help_heading = "Generation", value_name = "N", default_value_t = 64, requires = "generate")]
+    #[arg(long, help = help::SEQUENCES, help_heading = "Generation", value_name = "N")]
+    #[arg(default_value_t = 64, requires = "generate")]
     #[arg(value_parser = number::sequences())]
     sequences: usize,
-    /// Tokens of each sequence, its prompt included.
-    #[arg(long, alias = "context", help_heading = "Generation", value_name = "N")]
+    #[arg(long, help = help::CONTEXT_LENGTH, alias = "context", help_heading = "Generation", value_name = "N")]
     #[arg(default_value_t = 1024, requires = "generate", value_parser = number::tokens())]
     context_length: usize,
     #[arg(long, help = help::PAGE_SIZE, help_heading = "Generation", value_name = "N")]
