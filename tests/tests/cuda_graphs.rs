@@ -57,7 +57,10 @@ fn requests() -> Vec<GenerationRequest> {
             n,
             sampling,
             stop_at_eos: false,
-            ..GenerationRequest::greedy((0..prompt).map(|i| 3 + (i * 37 + prompt) % 500).collect(), max_tokens)
+            ..GenerationRequest::greedy(
+                (0..prompt).map(|i| 3 + (i * 37 + prompt) % 500).collect(),
+                max_tokens,
+            )
         };
     ways.into_iter().zip(shapes).map(request).collect()
 }

@@ -1,6 +1,6 @@
 //! Tokenization of rows to documents with a loss mask, and packing of documents into sequences.
 
-use crate::data::{Example, ORDER_SITE, Turn, permutation};
+use crate::data::{Example, Hole, ORDER_SITE, Turn, permutation};
 use crate::file_counts::{FileCounts, LeftOut};
 use codelsi_engine::rng::RngKey;
 use codelsi_engine::{At, Error, Result};
@@ -13,7 +13,7 @@ use std::path::Path;
 /// The target of a position that is excluded from the loss, as in PyTorch.
 pub const IGNORE_INDEX: i32 = -100;
 
-/// A tokenized conversation: for one turn `<s> prompt output </s>`.
+/// A tokenized row: for a conversation of one turn `<s> prompt output </s>`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Document {
     pub tokens: Vec<u32>,
@@ -65,6 +65,8 @@ pub struct EncodedDataset {
     pub without_form: Vec<usize>,
     /// Rows in a template of their own.
     pub own_template: usize,
+    /// Rows that fill a hole.
+    pub infilling: usize,
 }
 
 impl EncodedDataset {
@@ -122,6 +124,7 @@ impl<'a> Encoder<'a> {
                 all.truncated.push(row.row);
             }
             all.own_template += usize::from(row.template.is_some_and(|own| own != self.template));
+            all.infilling += usize::from(row.hole.is_some());
             all.documents.push(document);
             all.rows.push(row.row);
         }
@@ -132,8 +135,12 @@ impl<'a> Encoder<'a> {
     /// generation tokenizes it.
     ///
     /// # Errors
-    /// Text that the tokenizer cannot encode, or a chat template that a model cannot be trained with.
+    /// Text that the tokenizer cannot encode, a chat template that a model cannot be trained with, or a hole to fill
+    /// where the tokenizer has no markers for it.
     pub fn document(&self, row: &Example) -> Result<Option<Document>> {
+        if let Some((hole, middle)) = row.infilled() {
+            return self.infill_document(hole, middle).map(Some);
+        }
         match (row.template.unwrap_or(self.template), &self.chat) {
             (PromptTemplate::Chat, Some(chat)) => self.chat_document(chat, row),
             (PromptTemplate::Chat, None) => {
@@ -141,6 +148,21 @@ impl<'a> Encoder<'a> {
             }
             (template, _) => self.turns_document(template, row),
         }
+    }
+
+    /// Encodes a row that fills a hole, as an infilling prompt: the loss is on what fills it and the end marker.
+    fn infill_document(&self, Hole { prefix, suffix }: &Hole, middle: &str) -> Result<Document> {
+        let end = self
+            .tokenizer
+            .require_infill_tokens()
+            .map_err(|e| e.advise("leave out rows with `prefix` and `suffix`"))?
+            .end;
+        let mut tokens = self.tokenizer.infill(prefix, suffix)?;
+        let mut in_loss = vec![false; tokens.len()];
+        tokens.extend(self.tokenizer.encode_continuation(middle)?);
+        tokens.push(end);
+        in_loss.resize(tokens.len(), true);
+        Ok(Document::new(tokens, &in_loss))
     }
 
     /// Encodes a row by the model's chat template.
@@ -380,6 +402,7 @@ mod tests {
         let encoder = Encoder { tokenizer: &tokenizer, template: PromptTemplate::Chat, chat, seq: 100 };
         let row = |roles: &[(Role, &str)]| Example {
             messages: roles.iter().map(|&(role, text)| Message { role, content: text.into() }).collect(),
+            hole: None,
             template: None,
             row: 3,
         };
@@ -440,7 +463,7 @@ mod tests {
         let encode = |template, roles: &[(Role, &str)]| {
             let messages = roles.iter().map(|&(role, text)| Message { role, content: text.into() }).collect();
             let encoder = Encoder { tokenizer: &tokenizer, template, chat: None, seq: 1000 };
-            encoder.documents(&[Example { messages, template: None, row: 7 }]).unwrap()
+            encoder.documents(&[Example { messages, hole: None, template: None, row: 7 }]).unwrap()
         };
         let (user, assistant) = (Role::User, Role::Assistant);
         let two = [(user, "ab"), (assistant, "xy"), (user, "c"), (assistant, "z")];

@@ -193,7 +193,7 @@ fn turns_are_questions_and_answers_in_alternation() {
             _ => Role::Assistant,
         };
         let message = |c: char| Message { role: role(c), content: c.to_string() };
-        Example { messages: roles.chars().map(message).collect(), template: None, row: 0 }
+        Example { messages: roles.chars().map(message).collect(), hole: None, template: None, row: 0 }
     };
     let turns = |roles| -> Option<Vec<(String, String)>> {
         let example = example(roles);
