@@ -317,8 +317,13 @@ mod tests {
 
     /// A tokenizer of single characters that, as Llama's, puts a space before a text.
     fn char_tokenizer() -> Tokenizer {
+        tokenizer_with(&[])
+    }
+
+    /// The same with more pieces, from id 31 on.
+    fn tokenizer_with(more: &[&str]) -> Tokenizer {
         let pieces = ["<unk>", "<s>", "</s>", "▁"].into_iter().map(String::from);
-        let letters = ('a'..='z').chain(['\n']).map(String::from);
+        let letters = ('a'..='z').chain(['\n']).map(String::from).chain(more.iter().map(|s| s.to_string()));
         let vocab: serde_json::Map<String, serde_json::Value> =
             pieces.chain(letters).enumerate().map(|(id, piece)| (piece, id.into())).collect();
         let special = |id: u32, content: &str| {
@@ -359,6 +364,33 @@ mod tests {
         assert_eq!(document.tokens, [1, space, a, b, newline, x, y, 2]);
         assert_eq!(document.targets, [-100, -100, -100, -100, x as i32, y as i32, 2, -100]);
         assert_eq!(document.labelled(), 3);
+    }
+
+    #[test]
+    fn the_loss_of_a_hole_is_on_what_fills_it_and_the_end_marker() {
+        let code_llama = ["▁<PRE>", "▁<SUF>", "▁<MID>", "▁<EOT>"];
+        let qwen = ["<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", "<|endoftext|>"];
+        let row = Example {
+            hole: Some(Hole { prefix: "ab".into(), suffix: " c".into() }),
+            messages: vec![Message { role: Role::Assistant, content: " x".into() }],
+            ..example("", "")
+        };
+        let [a, b, c, x] = ['a', 'b', 'c', 'x'].map(|letter| letter as u32 - 'a' as u32 + 4);
+        for markers in [code_llama, qwen] {
+            let tokenizer = tokenizer_with(&markers);
+            let encoder =
+                |seq| Encoder { tokenizer: &tokenizer, template: PromptTemplate::Paper, chat: None, seq };
+            let all = encoder(100).documents(&[row.clone(), example("a", "x")]).unwrap();
+            let document = &all.documents[0];
+            assert_eq!(document.tokens, [1, 31, 3, a, b, 32, 3, c, 33, 3, x, 34]);
+            let learned = [[-100; 8].as_slice(), &[3, x as i32, 34, -100]].concat();
+            assert_eq!((&document.targets, all.infilling, all.documents.len()), (&learned, 1, 2));
+            assert_eq!(encoder(9).documents(&[row.clone()]).unwrap().too_long, [0], "no room for the answer");
+        }
+        let encoder =
+            Encoder { tokenizer: &char_tokenizer(), template: PromptTemplate::Plain, chat: None, seq: 100 };
+        let message = encoder.documents(&[row]).unwrap_err().to_string();
+        assert!(message.contains("row 0") && message.contains("leave out rows with `prefix`"), "{message}");
     }
 
     #[test]

@@ -90,6 +90,7 @@ mod tests {
         };
         let some = RowCounts {
             own_template: 6,
+            infilling: 8,
             unused_keys: keys.into(),
             left_out: LeftOut::of(&[file("a", 0), file("b", 5)]),
             files: vec![file("a.jsonl", 0), file("b\u{1b}.parquet", 5)],
@@ -98,7 +99,7 @@ mod tests {
         };
         let text = some.to_string();
         assert!(text.contains("4 dropped as without an answer, 5 dropped as conversations"), "{text}");
-        assert!(text.contains("; 6 in the template that they name"), "{text}");
+        assert!(text.contains("; 6 in the template that they name; 8 to infill\n"), "{text}");
         assert!(text.contains("  read a.jsonl: 10 rows, 2 dropped as without an answer\n"), "{text}");
         assert!(
             text.contains(".parquet: 10 rows, 2 dropped as without an answer, 5 dropped as conv"),
