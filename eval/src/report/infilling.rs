@@ -14,6 +14,23 @@ pub const LEGEND: &str = "Holes in source files, filled from the text before and
     ends does not count. Intervals are 95 %, by the same rule as Pass@1's, over rows. None of these figures says that other \
     text is wrong: it is not executed.";
 
+/// Describes the sampling of a result and the rows that it is of.
+fn protocol(r: &InfillResult) -> String {
+    let p = &r.protocol;
+    let rows = p.rows_hash.get(..16).unwrap_or(&p.rows_hash);
+    format!(
+        "{} samples a row at temperature {} and top-p {}, up to {} tokens, seed {}; rows {rows}",
+        p.samples, p.temperature, p.top_p, p.max_tokens, p.seed
+    )
+}
+
+/// Returns the protocols of results, each once.
+pub fn protocols(results: &[InfillResult]) -> Vec<String> {
+    let mut all: Vec<String> = results.iter().map(protocol).collect();
+    all.dedup();
+    all
+}
+
 /// Returns the cells of one model.
 pub fn cells(r: &InfillResult) -> Vec<String> {
     vec![
@@ -80,7 +97,8 @@ pub fn html(results: &[InfillResult]) -> String {
     let lines: String = difference_lines(results).iter().map(|line| cell("li", line)).collect();
     format!(
         "<div class=\"wide\"><table><thead><tr>{header}</tr></thead><tbody>{rows}</tbody></table></div>\
-         <p class=\"fine\">{}</p><ul>{lines}</ul>",
-        escape(LEGEND)
+         <p class=\"fine\">{}</p><ul>{lines}</ul><pre>{}</pre>",
+        escape(LEGEND),
+        escape(&protocols(results).join("\n"))
     )
 }

@@ -156,7 +156,7 @@ fn infilled(text: &mut String, results: &[InfillResult]) {
     let _ = writeln!(text, "## Infilling, held out\n\n{}\n", infilling::LEGEND);
     table(text, &infilling::HEADER, results.iter().map(infilling::cells));
     infilling::difference_lines(results).iter().for_each(|line| *text += &format!("- {line}\n"));
-    text.push('\n');
+    let _ = writeln!(text, "\n```\n{}\n```\n", infilling::protocols(results).join("\n"));
 }
 
 fn table(text: &mut String, header: &[&str], rows: impl Iterator<Item = Vec<String>>) {

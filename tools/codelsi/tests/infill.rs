@@ -134,7 +134,7 @@ fn holes_are_curated_learned_among_instructions_and_measured() {
         assert_eq!(part("prefix") + &part("output") + &part("suffix"), SOURCE);
         assert!(row.get("instruction").is_none() && row["path"] == "a.ts", "{row}");
     }
-    let train = "train --model model --data rows.jsonl --out tuned --full --lr 3e-3 --warmup 4 --seq 512 --batch 1 \
+    let train = "train --model model --data rows.jsonl --out tuned --rank 16 --alpha 64 --dropout 0 --lr 1e-2 --warmup 4 --seq 512 --batch 1 \
                  --validation 0 --template plain --device cpu --max-steps 60 --epochs 60";
     let stderr = desk.succeed(train);
     assert!(
