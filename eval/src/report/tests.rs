@@ -139,7 +139,7 @@ fn infilling_is_told_with_intervals_and_paired_differences() {
     );
     let other = InfillProtocol { seed: 5, ..infilled("x", 0.0).protocol };
     let results = [infilled("base", 0.25), InfillResult { protocol: other, ..infilled("x", 0.5) }];
-    assert_eq!(super::infill_differences(&results).len(), 0, "of other protocols there is none");
+    assert_eq!(infill_differences(&results).len(), 0, "of other protocols there is none");
     assert!(!Report::default().html().contains("Infilling"));
 }
 
@@ -185,6 +185,7 @@ fn report() -> Report {
                 .to_vec(),
         }),
         held_out: vec![held_out()],
+        infilling: vec![infilled("general", 0.25)],
         bytes_sent: 0,
         hosted: HostedTokens { row_tokens: 1_234, prompt_tokens: 56 },
         exposures: vec![Exposure { model: "general".into(), candidates: 1024, bits: vec![1.0, 10.0] }],

@@ -152,18 +152,18 @@ fn every_style_gives_a_row_or_a_count_and_leaves_style_write_unchanged() {
     options.styles = InstructionStyle::ALL.to_vec();
     let (rows, counts) = run(&options, &|_, _| ()).unwrap();
     let styles: Vec<InstructionStyle> = rows.iter().map(|row| row.style).collect();
-    use InstructionStyle::{Continue, Explain, Fix, Write};
-    assert_eq!(styles, [Write, Explain, Fix, Continue]);
+    use InstructionStyle::{Continue, Explain, Fix, Infill, Write};
+    assert_eq!(styles, [Write, Explain, Fix, Continue, Infill]);
     assert_eq!(rows[..1], written);
     let missing_reason = [InstructionStyle::Complete, InstructionStyle::Refactor, InstructionStyle::Test]
         .map(|style| (style.missing_reason(), 1));
     let mut dropped = alone.dropped.clone();
     dropped.extend(missing_reason);
-    assert_eq!((counts.dropped, counts.read, counts.kept), (dropped, alone.read + 6, 4));
+    assert_eq!((counts.dropped, counts.read, counts.kept), (dropped, alone.read + 7, 5));
     let line = |row: &CuratedRow| serde_json::to_string(row).unwrap();
     assert!(!line(&rows[0]).contains("style") && line(&rows[2]).ends_with(",\"style\":\"fix\"}"));
     options.seed += 1;
-    assert_eq!(run(&options, &|_, _| ()).unwrap().0.len(), 4);
+    assert_eq!(run(&options, &|_, _| ()).unwrap().0.len(), 5);
     assert_eq!(rows[3].template.as_deref(), Some("plain"));
     assert!(
         rows[3].instruction.starts_with("//") && rows[3].instruction.ends_with('{'),
