@@ -34,4 +34,20 @@ if ! compgen -G '.tools/nvrtc-13.2/nvidia/*/lib/libnvrtc.so.1*' >/dev/null; then
     echo "could not install nvidia-cuda-nvrtc==$second_nvrtc: the test of the second compiler will say that it was skipped"
 fi
 
+# Other people's readers and clients, pinned: what is exported and served is put to them.
+python_packages=(gguf==0.19.0 openai==3.57.0 ollama==0.6.3)
+if ! grep -qs "${python_packages[*]}" .tools/python/installed; then
+  echo "installing ${python_packages[*]} into .tools/python"
+  python3 -m pip install --quiet --disable-pip-version-check --target .tools/python "${python_packages[@]}" &&
+    echo "${python_packages[*]}" > .tools/python/installed ||
+    echo "could not install ${python_packages[*]}: tests of exports and clients will say that they were skipped"
+fi
+node_packages=(openai@6.49.0 ollama@0.6.4)
+if command -v npm >/dev/null && ! grep -qs "${node_packages[*]}" .tools/node/installed; then
+  echo "installing ${node_packages[*]} into .tools/node"
+  npm install --silent --no-audit --no-fund --prefix .tools/node "${node_packages[@]}" &&
+    echo "${node_packages[*]}" > .tools/node/installed ||
+    echo "could not install ${node_packages[*]}: tests of clients will say that they were skipped"
+fi
+
 cargo test --release --workspace "$@"

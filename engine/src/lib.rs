@@ -37,6 +37,7 @@
 //! # Ok::<(), codelsi_engine::Error>(())
 //! ```
 
+pub mod awake;
 pub mod comm;
 pub mod ctx;
 pub mod cuda;

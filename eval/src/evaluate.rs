@@ -6,6 +6,7 @@ use crate::judge::verdicts::{CompletionRecord, Verdict, judge_all};
 use crate::judge::{Judge, Status, StatusCounts};
 use crate::problem::Problem;
 use crate::protocol::{LimitedProblem, Protocol};
+use crate::run_folder::check_model;
 use crate::sampling::{
     CompletionRequest, Generator, NamedRequest, Progress, Sample, draw_samples, fit_to_context,
 };
@@ -224,22 +225,10 @@ fn check_protocol(protocol: &Protocol, path: &Path) -> Result<()> {
     Err(Error::new(message).at(path.display().to_string()))
 }
 
-/// Checks that a folder holds answers of the model with this fingerprint, or none.
-fn check_model(fingerprint: Option<&str>, path: &Path) -> Result<()> {
-    let Some(fingerprint) = fingerprint else { return Ok(()) };
-    match std::fs::read_to_string(path) {
-        Ok(earlier) if earlier.trim() == fingerprint => Ok(()),
-        Ok(_) => Err(Error::new(
-            "this run was begun with another model or adapter; choose another folder, or delete this one to start again",
-        )
-        .at(path.display().to_string())),
-        Err(_) => write_atomic(path, format!("{fingerprint}\n").as_bytes()),
-    }
-}
-
 fn request(problem: &Problem, protocol: &Protocol) -> CompletionRequest {
     CompletionRequest {
         prompt: protocol.format.prompt(problem),
+        suffix: None,
         chat_template: protocol.format.template() == Some(PromptTemplate::Chat),
         message: protocol.format.message(problem),
         n: protocol.samples,

@@ -149,6 +149,7 @@ pub fn evaluate_held_out(
 fn request(row: &HeldOutRow, sampling: HeldOutProtocol) -> CompletionRequest {
     CompletionRequest {
         prompt: sampling.template.wrap(&row.instruction),
+        suffix: None,
         chat_template: sampling.template == PromptTemplate::Chat,
         message: Some(row.instruction.clone()),
         n: sampling.n,

@@ -22,12 +22,14 @@ pub mod evaluate;
 pub mod extract;
 pub mod failure_modes;
 pub mod held_out;
+pub mod infilling;
 mod jsonl;
 pub mod judge;
 pub mod multipl_e;
 pub mod problem;
 pub mod protocol;
 pub mod report;
+mod run_folder;
 pub mod sampling;
 pub mod sandbox;
 

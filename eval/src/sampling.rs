@@ -18,6 +18,8 @@ const CHUNK: usize = 16;
 pub struct CompletionRequest {
     /// The text that the model continues; with `chat_template`, the message that is put to it.
     pub prompt: String,
+    /// The text after the completion, which then fills the hole between prompt and suffix.
+    pub suffix: Option<String>,
     /// True to write the prompt by the model's own chat template, as a user's message.
     pub chat_template: bool,
     /// The message for a chat model instead of the prompt: its server applies its own template.

@@ -1,6 +1,6 @@
 //! Tokenization of rows to documents with a loss mask, and packing of documents into sequences.
 
-use crate::data::{Example, ORDER_SITE, Turn, permutation};
+use crate::data::{Example, Hole, ORDER_SITE, Turn, permutation};
 use crate::file_counts::{FileCounts, LeftOut};
 use codelsi_engine::rng::RngKey;
 use codelsi_engine::{At, Error, Result};
@@ -13,7 +13,7 @@ use std::path::Path;
 /// The target of a position that is excluded from the loss, as in PyTorch.
 pub const IGNORE_INDEX: i32 = -100;
 
-/// A tokenized conversation: for one turn `<s> prompt output </s>`.
+/// A tokenized row: for a conversation of one turn `<s> prompt output </s>`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Document {
     pub tokens: Vec<u32>,
@@ -65,6 +65,8 @@ pub struct EncodedDataset {
     pub without_form: Vec<usize>,
     /// Rows in a template of their own.
     pub own_template: usize,
+    /// Rows that fill a hole.
+    pub infilling: usize,
 }
 
 impl EncodedDataset {
@@ -122,6 +124,7 @@ impl<'a> Encoder<'a> {
                 all.truncated.push(row.row);
             }
             all.own_template += usize::from(row.template.is_some_and(|own| own != self.template));
+            all.infilling += usize::from(row.hole.is_some());
             all.documents.push(document);
             all.rows.push(row.row);
         }
@@ -132,8 +135,12 @@ impl<'a> Encoder<'a> {
     /// generation tokenizes it.
     ///
     /// # Errors
-    /// Text that the tokenizer cannot encode, or a chat template that a model cannot be trained with.
+    /// Text that the tokenizer cannot encode, a chat template that a model cannot be trained with, or a hole to fill
+    /// where the tokenizer has no markers for it.
     pub fn document(&self, row: &Example) -> Result<Option<Document>> {
+        if let Some((hole, middle)) = row.infilled() {
+            return self.infill_document(hole, middle).map(Some);
+        }
         match (row.template.unwrap_or(self.template), &self.chat) {
             (PromptTemplate::Chat, Some(chat)) => self.chat_document(chat, row),
             (PromptTemplate::Chat, None) => {
@@ -141,6 +148,21 @@ impl<'a> Encoder<'a> {
             }
             (template, _) => self.turns_document(template, row),
         }
+    }
+
+    /// Encodes a row that fills a hole, as an infilling prompt: the loss is on what fills it and the end marker.
+    fn infill_document(&self, Hole { prefix, suffix }: &Hole, middle: &str) -> Result<Document> {
+        let end = self
+            .tokenizer
+            .require_infill_tokens()
+            .map_err(|e| e.advise("leave out rows with `prefix` and `suffix`"))?
+            .end;
+        let mut tokens = self.tokenizer.infill(prefix, suffix)?;
+        let mut in_loss = vec![false; tokens.len()];
+        tokens.extend(self.tokenizer.encode_continuation(middle)?);
+        tokens.push(end);
+        in_loss.resize(tokens.len(), true);
+        Ok(Document::new(tokens, &in_loss))
     }
 
     /// Encodes a row by the model's chat template.
@@ -295,8 +317,13 @@ mod tests {
 
     /// A tokenizer of single characters that, as Llama's, puts a space before a text.
     fn char_tokenizer() -> Tokenizer {
+        tokenizer_with(&[])
+    }
+
+    /// The same with more pieces, from id 31 on.
+    fn tokenizer_with(more: &[&str]) -> Tokenizer {
         let pieces = ["<unk>", "<s>", "</s>", "▁"].into_iter().map(String::from);
-        let letters = ('a'..='z').chain(['\n']).map(String::from);
+        let letters = ('a'..='z').chain(['\n']).map(String::from).chain(more.iter().map(|s| s.to_string()));
         let vocab: serde_json::Map<String, serde_json::Value> =
             pieces.chain(letters).enumerate().map(|(id, piece)| (piece, id.into())).collect();
         let special = |id: u32, content: &str| {
@@ -340,6 +367,33 @@ mod tests {
     }
 
     #[test]
+    fn the_loss_of_a_hole_is_on_what_fills_it_and_the_end_marker() {
+        let code_llama = ["▁<PRE>", "▁<SUF>", "▁<MID>", "▁<EOT>"];
+        let qwen = ["<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", "<|endoftext|>"];
+        let row = Example {
+            hole: Some(Hole { prefix: "ab".into(), suffix: " c".into() }),
+            messages: vec![Message { role: Role::Assistant, content: " x".into() }],
+            ..example("", "")
+        };
+        let [a, b, c, x] = ['a', 'b', 'c', 'x'].map(|letter| letter as u32 - 'a' as u32 + 4);
+        for markers in [code_llama, qwen] {
+            let tokenizer = tokenizer_with(&markers);
+            let encoder =
+                |seq| Encoder { tokenizer: &tokenizer, template: PromptTemplate::Paper, chat: None, seq };
+            let all = encoder(100).documents(&[row.clone(), example("a", "x")]).unwrap();
+            let document = &all.documents[0];
+            assert_eq!(document.tokens, [1, 31, 3, a, b, 32, 3, c, 33, 3, x, 34]);
+            let learned = [[-100; 8].as_slice(), &[3, x as i32, 34, -100]].concat();
+            assert_eq!((&document.targets, all.infilling, all.documents.len()), (&learned, 1, 2));
+            assert_eq!(encoder(9).documents(&[row.clone()]).unwrap().too_long, [0], "no room for the answer");
+        }
+        let encoder =
+            Encoder { tokenizer: &char_tokenizer(), template: PromptTemplate::Plain, chat: None, seq: 100 };
+        let message = encoder.documents(&[row]).unwrap_err().to_string();
+        assert!(message.contains("row 0") && message.contains("leave out rows with `prefix`"), "{message}");
+    }
+
+    #[test]
     fn a_row_may_name_its_own_template() {
         let tokenizer = char_tokenizer();
         let own = |template| Example { template, ..example("ab", "xy") };
@@ -380,6 +434,7 @@ mod tests {
         let encoder = Encoder { tokenizer: &tokenizer, template: PromptTemplate::Chat, chat, seq: 100 };
         let row = |roles: &[(Role, &str)]| Example {
             messages: roles.iter().map(|&(role, text)| Message { role, content: text.into() }).collect(),
+            hole: None,
             template: None,
             row: 3,
         };
@@ -440,7 +495,7 @@ mod tests {
         let encode = |template, roles: &[(Role, &str)]| {
             let messages = roles.iter().map(|&(role, text)| Message { role, content: text.into() }).collect();
             let encoder = Encoder { tokenizer: &tokenizer, template, chat: None, seq: 1000 };
-            encoder.documents(&[Example { messages, template: None, row: 7 }]).unwrap()
+            encoder.documents(&[Example { messages, hole: None, template: None, row: 7 }]).unwrap()
         };
         let (user, assistant) = (Role::User, Role::Assistant);
         let two = [(user, "ab"), (assistant, "xy"), (user, "c"), (assistant, "z")];

@@ -19,6 +19,8 @@ pub struct RowCounts {
     pub left_out: LeftOut,
     /// Rows in a prompt template of their own.
     pub own_template: usize,
+    /// Rows that fill a hole.
+    pub infilling: usize,
     /// Keys that are no part of a conversation, with the number of rows that have them.
     pub unused_keys: BTreeMap<String, usize>,
     /// The files in the order in which they were read: data, replay, validation.
@@ -43,6 +45,9 @@ impl fmt::Display for RowCounts {
         write!(f, "{}", LeftOut { truncated: 0, too_long: 0, ..self.left_out })?;
         if self.own_template > 0 {
             write!(f, "; {} in the template that they name", self.own_template)?;
+        }
+        if self.infilling > 0 {
+            write!(f, "; {} to infill", self.infilling)?;
         }
         let (files, more) = self.files.split_at(self.files.len().min(SHOWN_FILES));
         for file in files {
@@ -85,6 +90,7 @@ mod tests {
         };
         let some = RowCounts {
             own_template: 6,
+            infilling: 8,
             unused_keys: keys.into(),
             left_out: LeftOut::of(&[file("a", 0), file("b", 5)]),
             files: vec![file("a.jsonl", 0), file("b\u{1b}.parquet", 5)],
@@ -93,7 +99,7 @@ mod tests {
         };
         let text = some.to_string();
         assert!(text.contains("4 dropped as without an answer, 5 dropped as conversations"), "{text}");
-        assert!(text.contains("; 6 in the template that they name"), "{text}");
+        assert!(text.contains("; 6 in the template that they name; 8 to infill\n"), "{text}");
         assert!(text.contains("  read a.jsonl: 10 rows, 2 dropped as without an answer\n"), "{text}");
         assert!(
             text.contains(".parquet: 10 rows, 2 dropped as without an answer, 5 dropped as conv"),

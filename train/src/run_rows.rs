@@ -95,6 +95,7 @@ impl RunRows {
             seq,
             left_out: LeftOut::of(&self.files),
             own_template: training.own_template + validation.own_template,
+            infilling: training.infilling + validation.infilling,
             files: self.files,
             ..self.unread
         }

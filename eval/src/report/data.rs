@@ -2,6 +2,7 @@
 
 use crate::evaluate::ModelResult;
 use crate::held_out::HeldOutResult;
+use crate::infilling::InfillResult;
 use crate::statistics::{PairedDifference, Verdict, verdicts};
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +31,9 @@ pub struct Report {
     /// Results on rows of private repositories that no stage has trained on.
     #[serde(default)]
     pub held_out: Vec<RepositoryResult>,
+    /// Results on holes in files that no model has trained on.
+    #[serde(default)]
+    pub infilling: Vec<InfillResult>,
     /// Exposure of random secrets in the training rows, by model.
     #[serde(default)]
     pub exposures: Vec<Exposure>,

@@ -4,8 +4,10 @@ use super::chart::{count, duration, size};
 use super::cost;
 use super::data::{ModelComparison, ProblemSet, Report, RepositoryResult, TrainingSummary};
 use super::held_out;
+use super::infilling;
 use super::memorization;
 use super::paper;
+use crate::infilling::InfillResult;
 use crate::statistics::Verdict;
 use std::fmt::Write;
 
@@ -27,6 +29,7 @@ pub fn markdown(report: &Report) -> String {
     }
     report.sets.iter().for_each(|set| problems(&mut text, set));
     private(&mut text, &report.held_out);
+    infilled(&mut text, &report.infilling);
     if !report.exposures.is_empty() {
         let _ = writeln!(text, "## Memorized or learned\n\n{}\n", memorization::legend(&report.exposures));
         table(&mut text, &memorization::HEADER, report.exposures.iter().map(memorization::cells));
@@ -143,6 +146,17 @@ fn private(text: &mut String, repositories: &[RepositoryResult]) {
     let notes = held_out::differences(repositories).into_iter().flatten();
     notes.for_each(|note| *text += &format!("- {note}\n"));
     text.push('\n');
+}
+
+/// Renders the results on holes that no model has trained on.
+fn infilled(text: &mut String, results: &[InfillResult]) {
+    if results.is_empty() {
+        return;
+    }
+    let _ = writeln!(text, "## Infilling, held out\n\n{}\n", infilling::LEGEND);
+    table(text, &infilling::HEADER, results.iter().map(infilling::cells));
+    infilling::difference_lines(results).iter().for_each(|line| *text += &format!("- {line}\n"));
+    let _ = writeln!(text, "\n```\n{}\n```\n", infilling::protocols(results).join("\n"));
 }
 
 fn table(text: &mut String, header: &[&str], rows: impl Iterator<Item = Vec<String>>) {

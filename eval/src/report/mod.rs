@@ -10,6 +10,7 @@ mod curves;
 mod data;
 mod failures;
 mod held_out;
+mod infilling;
 mod markdown;
 mod matrix;
 mod memorization;
@@ -27,6 +28,9 @@ pub use data::{
     RepositoryResult, StageTiming, Sweep, TrainingSummary,
 };
 pub use held_out::differences as held_out_differences;
+pub use infilling::{
+    InfillDifference, difference_lines as infill_difference_lines, differences as infill_differences,
+};
 pub use memorization::{HEADER as EXPOSURE_HEADER, cells as exposure_cells, legend as exposure_legend};
 
 use codelsi_engine::Result;

@@ -3,7 +3,8 @@
 use super::chart::{escape, percent};
 use super::data::{ProblemSet, Report};
 use super::{
-    bars, cost, curves, failures, held_out, matrix, memorization, paper, story, sweep, table, tradeoff,
+    bars, cost, curves, failures, held_out, infilling, matrix, memorization, paper, story, sweep, table,
+    tradeoff,
 };
 
 const STYLE: &str = include_str!("style.css");
@@ -16,6 +17,7 @@ pub fn html(report: &Report) -> String {
         summary(report),
         sets(report),
         private(report),
+        infilled(report),
         memorized(report),
         training(report),
         costs(report),
@@ -147,6 +149,13 @@ fn private(report: &Report) -> String {
     }
     let body = format!("<div class=\"wide\">{}</div>", held_out::table(&report.held_out));
     section("Private code, held out", &(body + held_out::LEGEND + &held_out::noise(&report.held_out)))
+}
+
+fn infilled(report: &Report) -> String {
+    match report.infilling.is_empty() {
+        true => String::new(),
+        false => section("Infilling, held out", &infilling::html(&report.infilling)),
+    }
 }
 
 fn memorized(report: &Report) -> String {

@@ -2,6 +2,7 @@ use super::*;
 use crate::evaluate::{FailedSample, ModelResult, ProblemResult};
 use crate::failure_modes::FailureModes;
 use crate::held_out::HeldOutResult;
+use crate::infilling::{InfillProtocol, InfillResult};
 use crate::judge::{Status, StatusCounts};
 use crate::protocol::{PromptFormat, Protocol};
 use crate::statistics::ConfidenceInterval;
@@ -104,6 +105,44 @@ fn held_out() -> RepositoryResult {
     }
 }
 
+fn infilled(model: &str, exact: f64) -> InfillResult {
+    let interval = |value| ConfidenceInterval { value, low: value / 2.0, high: 1.0 };
+    InfillResult {
+        model: model.into(),
+        protocol: InfillProtocol {
+            samples: 1,
+            rows: 20,
+            max_tokens: 64,
+            rows_hash: "ab12".into(),
+            ..Default::default()
+        },
+        limited: 3,
+        exact_match: interval(exact),
+        edit_similarity: interval(0.75),
+        per_row: vec![(exact, 0.75); 20],
+    }
+}
+
+#[test]
+fn infilling_is_told_with_intervals_and_paired_differences() {
+    let report =
+        Report { infilling: vec![infilled("base", 0.25), infilled("<tuned>", 0.5)], ..Report::default() };
+    let (html, text) = (report.html(), report.markdown());
+    for part in ["exact match: &lt;tuned&gt; − base +25.0 points", "<td>50.0 [25.0, 100.0]</td>", "rows ab12"]
+    {
+        assert!(html.contains(part), "{part} in {html}");
+    }
+    assert!(text.contains("| base | 25.0 [12.5, 100.0] | 75.0 [37.5, 100.0] | 20 × 1 | 3 |"), "{text}");
+    assert!(
+        text.contains("edit similarity: <tuned> − base +0.0 points") && text.contains("not significant"),
+        "{text}"
+    );
+    let other = InfillProtocol { seed: 5, ..infilled("x", 0.0).protocol };
+    let results = [infilled("base", 0.25), InfillResult { protocol: other, ..infilled("x", 0.5) }];
+    assert_eq!(infill_differences(&results).len(), 0, "of other protocols there is none");
+    assert!(!Report::default().html().contains("Infilling"));
+}
+
 /// A report of the demo's shape, with made-up figures.
 fn report() -> Report {
     let row = |name: &str, loss: Option<(f64, f64)>| TrainingSummary {
@@ -146,6 +185,7 @@ fn report() -> Report {
                 .to_vec(),
         }),
         held_out: vec![held_out()],
+        infilling: vec![infilled("general", 0.25)],
         bytes_sent: 0,
         hosted: HostedTokens { row_tokens: 1_234, prompt_tokens: 56 },
         exposures: vec![Exposure { model: "general".into(), candidates: 1024, bits: vec![1.0, 10.0] }],

@@ -290,14 +290,14 @@ mod tests {
 
     #[test]
     fn the_least_recently_used_page_goes_first_and_ends_go_before_beginnings() {
-        let mut blocks = BlockManager::new(4, 2, true);
+        let mut blocks = BlockManager::new(3, 2, true);
         let (old, new) = ([1, 2, 3, 4, 5], [6, 7, 8]);
         for text in [&old[..], &new] {
             let (table, _) = compute(&mut blocks, None, text);
             blocks.release(table);
         }
         blocks.check(&[]);
-        assert_eq!(blocks.available(), 4);
+        assert_eq!(blocks.available(), 3);
         // Of the old text's two full pages the end was given up for the new one's second page.
         let (table, cached) = blocks.lookup(None, &old);
         assert_eq!(cached, 2);

@@ -255,6 +255,9 @@ impl<'m> Engine<'m> {
 
     /// Checks that a request can run at all.
     fn check(&self, request: &GenerationRequest) -> Result<()> {
+        if request.n == 0 {
+            return Err(Error::new("no completion was asked for: n is 0"));
+        }
         request.check(self.model.config().vocab, self.model.config().max_positions)?;
         let tokens = request.prompt.len() + request.max_tokens;
         if tokens > self.config.max_model_len {

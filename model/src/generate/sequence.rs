@@ -57,6 +57,7 @@ impl Sequence {
                 samples: sample..sample + 1,
                 computed: self.computed,
                 table: blocks.fork(&self.table),
+                announced: true,
                 ..Sequence::new(self.id, &self.request, samples.clone())
             });
         }

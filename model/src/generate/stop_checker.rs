@@ -156,7 +156,7 @@ mod tests {
             checker.push(Some(&tokenizer), &stop, id);
             checker.take_certain(&stop)
         };
-        assert_eq!([0, 1, 4, 1, 5].map(&mut push), ["a", "", "b", "", ""]);
+        assert_eq!([0, 1, 4, 1, 5].map(&mut push), ["a", "", "", "b", ""]);
         assert_eq!(checker.finish(&stop, FinishReason::Stop), "");
     }
 

@@ -99,7 +99,7 @@ pub struct InfillTokens {
 
 impl InfillTokens {
     /// Finds the family whose three markers, and one to end the middle, are in a vocabulary.
-    fn find(id: impl Fn(&str) -> Option<u32>) -> Option<Self> {
+    pub(super) fn find(id: impl Fn(&str) -> Option<u32>) -> Option<Self> {
         FAMILIES.iter().find_map(|markers| {
             let ends: Vec<u32> = markers.ends.iter().filter_map(|end| id(end)).collect();
             Some(InfillTokens {
@@ -112,36 +112,34 @@ impl InfillTokens {
             })
         })
     }
+}
 
-    /// Finds the infilling tokens of a `tokenizer.json` and makes control tokens of them, which text cannot become.
-    pub(super) fn take_from(json: &mut Value) -> Option<Self> {
-        let added = |json: &Value, text: &str| {
-            let mut tokens = json["added_tokens"].as_array()?.iter();
-            tokens.find(|token| token["content"] == text).and_then(|token| token["id"].as_u64())
-        };
-        let id = |text: &str| added(json, text).or_else(|| json["model"]["vocab"][text].as_u64());
-        let tokens = InfillTokens::find(|text| u32::try_from(id(text)?).ok())?;
-        let markers: Vec<(&str, u64)> =
-            tokens.markers.all().filter_map(|text| Some((text, id(text)?))).collect();
-        let absent: Vec<Value> = markers
-            .iter()
-            .filter(|(text, _)| added(json, text).is_none())
-            .map(|(text, id)| control_token(text, *id))
-            .collect();
-        let is_marker = |text: &str| markers.iter().any(|(marker, _)| *marker == text);
-        if !json["added_tokens"].is_array() {
-            json["added_tokens"] = json!([]);
-        }
-        let list = json["added_tokens"].as_array_mut().expect("made above");
-        list.iter_mut().filter(|token| token["content"].as_str().is_some_and(is_marker)).for_each(|token| {
-            token["special"] = true.into();
-        });
-        list.extend(absent);
-        if let Some(merges) = json["model"]["merges"].as_array_mut() {
-            merges.retain(|merge| !merged(merge).is_some_and(|text| is_marker(&text)));
-        }
-        Some(tokens)
+/// Makes control tokens of the infilling markers of a `tokenizer.json`, which text cannot become.
+pub(super) fn make_markers_control_tokens(json: &mut Value) {
+    let Some(family) = InfillTokens::find(|text| id_of(json, text)) else { return };
+    let is_marker = |text: &str| family.markers.all().any(|marker| marker == text);
+    let all = family.markers.all();
+    let tokens: Vec<Value> = all.filter_map(|text| Some(control_token(text, id_of(json, text)?))).collect();
+    if let Some(merges) = json["model"]["merges"].as_array_mut() {
+        merges.retain(|merge| !merged(merge).is_some_and(|text| is_marker(&text)));
     }
+    if !json["added_tokens"].is_array() {
+        json["added_tokens"] = json!([]);
+    }
+    let Some(added) = json["added_tokens"].as_array_mut() else { return };
+    for token in tokens {
+        match added.iter_mut().find(|other| other["content"] == token["content"]) {
+            Some(other) => other["special"] = true.into(),
+            None => added.push(token),
+        }
+    }
+}
+
+/// Returns the id of an added token or a piece.
+fn id_of(json: &Value, text: &str) -> Option<u32> {
+    let mut added = json["added_tokens"].as_array().into_iter().flatten();
+    let added = added.find(|token| token["content"] == text).map(|token| &token["id"]);
+    added.unwrap_or(&json["model"]["vocab"][text]).as_u64().and_then(|id| u32::try_from(id).ok())
 }
 
 /// Returns the piece that a merge makes: `"▁<PRE >"`, or in newer files `["▁<PRE", ">"]`.
@@ -153,7 +151,7 @@ fn merged(merge: &Value) -> Option<String> {
     }
 }
 
-fn control_token(content: &str, id: u64) -> Value {
+fn control_token(content: &str, id: u32) -> Value {
     json!({
         "id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
         "normalized": false, "special": true,
@@ -324,12 +322,12 @@ mod tests {
         assert_eq!(tokenizer.decode_continuation(&[32010]), "", "a marker is no text");
     }
 
-    /// Letters and Qwen's markers from id 40 on, which its files do not call special.
+    /// Letters and Qwen's markers from id 32 on, which its files do not call special.
     fn qwen(markers: &[&str]) -> Tokenizer {
         parse(&letters(|json| {
             json["normalizer"] = prepend_and_replace();
             let list = json["added_tokens"].as_array_mut().unwrap();
-            list.extend(markers.iter().zip(40..).map(|(marker, id)| added(id, marker, false)));
+            list.extend(markers.iter().zip(32..).map(|(marker, id)| added(id, marker, false)));
         }))
     }
 
@@ -338,7 +336,7 @@ mod tests {
         let all = ["<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", "<|file_sep|>", "<|endoftext|>"];
         let tokenizer = qwen(&all);
         let tokens = tokenizer.infill_tokens().unwrap();
-        assert_eq!((tokens.markers.family, tokens.end, &tokens.ends[..]), ("Qwen", 44, &[44, 43][..]));
+        assert_eq!((tokens.markers.family, tokens.end, &tokens.ends[..]), ("Qwen", 36, &[36, 35][..]));
         let shown = |ids: Vec<u32>| pieces(&tokenizer, &ids);
         assert_eq!(
             shown(tokenizer.infill("ab", "c").unwrap()),
@@ -350,7 +348,7 @@ mod tests {
             "<|file_sep|> a <|file_sep|> b <|fim_prefix|> _ c _ <|fim_suffix|> _ d <|fim_middle|> e"
         );
         let ids = tokenizer.encode("<|fim_prefix|>", false).unwrap();
-        assert!(ids.iter().all(|&id| id < 40), "{ids:?}");
+        assert!(ids.iter().all(|&id| id < 32), "{ids:?}");
     }
 
     #[test]

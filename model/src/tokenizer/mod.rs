@@ -82,7 +82,7 @@ impl Tokenizer {
             json.pointer_mut(key).iter_mut().for_each(|value| **value = Value::Null);
         }
         json.get_mut("pre_tokenizer").iter_mut().for_each(|step| modernize_metaspace(step));
-        let infill = InfillTokens::take_from(&mut json);
+        infill::make_markers_control_tokens(&mut json);
         let encoding = ByteEncoding::of(&json["decoder"])?;
         let pipeline = Pipeline::of(&json)?;
         let mut inner: tokenizers::Tokenizer = serde_json::from_value(json).map_err(|e| malformed(&e))?;
@@ -90,6 +90,7 @@ impl Tokenizer {
         probes::check(&inner, &pipeline)?;
         let special = SpecialTokens::of(&inner, settings)?;
         let token_bytes = TokenBytes::of(&inner, encoding);
+        let infill = InfillTokens::find(|text| inner.token_to_id(text));
         Ok(Tokenizer { inner, pipeline, token_bytes, special, infill })
     }
 

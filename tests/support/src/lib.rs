@@ -38,6 +38,16 @@ pub fn shared(path: impl AsRef<Path>) -> Option<PathBuf> {
     or_skip(existing(PathBuf::from(folder).join(path)))
 }
 
+/// Returns a path below `.tools`, which the test command fills: packages of Python in `python`, of Node in
+/// `node/node_modules`. An absent one is skipped as by [`or_skip`].
+///
+/// # Panics
+/// If it is absent under `CODELSI_REQUIRE=all`.
+#[track_caller]
+pub fn tool(path: impl AsRef<Path>) -> Option<PathBuf> {
+    or_skip(existing(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../.tools")).join(path)))
+}
+
 fn existing(path: PathBuf) -> Result<PathBuf, String> {
     if path.exists() { Ok(path) } else { Err(format!("{} is absent", path.display())) }
 }

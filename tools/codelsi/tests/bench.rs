@@ -38,8 +38,7 @@ fn figures_have_a_spread_and_a_machine() {
 #[test]
 fn a_load_of_requests_is_served() {
     let run = |args: &[&str]| {
-        let load =
-            ["bench", "--shape", "tiny", "--device", "cpu", "--serve", "--requests", "12", "--rate", "0"];
+        let load = ["bench", "--shape", "tiny", "--device", "cpu", "--serve", "--requests", "12"];
         let sizes =
             ["--prompt-tokens", "20", "--answer-tokens", "8", "--shared-tokens", "40", "--sequences", "4"];
         let output =
@@ -53,7 +52,7 @@ fn a_load_of_requests_is_served() {
     };
     let folder = tempfile::tempdir().unwrap();
     let csv = folder.path().join("serve.csv");
-    let load = json(&["--json", "--csv", csv.to_str().unwrap()]);
+    let load = json(&["--json", "--rate", "0", "--csv", csv.to_str().unwrap()]);
     let number = |load: &Value, name: &str| load[name].as_f64().unwrap_or_else(|| panic!("{name} in {load}"));
     assert_eq!((number(&load, "requests"), number(&load, "refused")), (12.0, 0.0));
     for name in ["first_token_s", "output_token_s"] {
@@ -68,19 +67,19 @@ fn a_load_of_requests_is_served() {
     // Three models share nothing; the requests of one share 40 tokens, which are two full pages.
     let hits = number(&load, "prefix_hit_tokens");
     assert!(hits > 0.0 && hits <= 11.0 * 48.0, "{load}");
-    assert_eq!(number(&json(&["--json", "--no-prefix-cache"]), "prefix_hit_tokens"), 0.0);
+    assert_eq!(number(&json(&["--json", "--rate", "0", "--no-prefix-cache"]), "prefix_hit_tokens"), 0.0);
     // The load depends on its seed alone.
     let same = json(&["--json", "--seed", "42", "--rate", "500"]);
     for name in ["prompt_tokens", "generated_tokens"] {
         assert_eq!(number(&same, name), number(&load, name), "{name}");
     }
-    assert_ne!(json(&["--json", "--seed", "43"])["prompt_tokens"], load["prompt_tokens"]);
+    assert_ne!(json(&["--json", "--rate", "0", "--seed", "43"])["prompt_tokens"], load["prompt_tokens"]);
     // Few pages: some sequences give theirs up, and all are answered.
-    let tight = json(&["--json", "--pages", "8", "--no-prefix-cache"]);
+    let tight = json(&["--json", "--rate", "0", "--pages", "8", "--no-prefix-cache"]);
     assert_eq!((number(&tight, "requests"), number(&tight, "pages")), (12.0, 8.0));
     assert_eq!(number(&tight, "generated_tokens"), number(&load, "generated_tokens"));
     assert_eq!(std::fs::read_to_string(csv).unwrap().lines().count(), 2);
-    let (_, [stdout, _]) = run(&[]);
+    let (_, [stdout, _]) = run(&["--rate", "0"]);
     for part in ["tokens/s generated", "time to first token", "time per output token", "p99", "preemptions"] {
         assert!(stdout.contains(part), "{part}:\n{stdout}");
     }

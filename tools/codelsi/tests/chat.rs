@@ -1,7 +1,8 @@
 //! `codelsi chat`: questions from stdin, answers on stdout, everything else on stderr.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A small random model in a temporary folder.
 fn model() -> (tempfile::TempDir, String) {
@@ -89,26 +90,25 @@ fn commands_and_questions_of_several_lines() {
 fn sigint_ends_the_answer_and_not_the_program() {
     let (_folder, model) = model();
     let mut child = start(&model, &["--temperature", "0", "--max-tokens", "480"]);
-    let (mut stdin, mut stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
-    let mut stderr = BufReader::new(child.stderr.take().unwrap());
-    let mut wait_for = |part: &str| {
-        let mut line = String::new();
-        while !line.contains(part) {
-            line.clear();
-            assert!(stderr.read_line(&mut line).unwrap() > 0, "no line with {part}");
-        }
-    };
-    wait_for("/help");
-    let interrupt = |id: u32| Command::new("kill").args(["-INT", &id.to_string()]).status().unwrap();
-    // Between answers it does nothing.
-    interrupt(child.id());
-    for _ in 0..2 {
+    let mut stdin = child.stdin.take().unwrap();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+    assert!(stderr.any(|line| line.contains("/help")));
+    let (id, answered) = (child.id().to_string(), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        // An answer takes some hundred signals; those that come before it begins do nothing.
+        scope.spawn(|| {
+            while !answered.load(Ordering::Relaxed) {
+                assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+            }
+        });
         stdin.write_all(b"bana\n").unwrap();
-        // The answer has begun when its first text is there.
-        stdout.read_exact(&mut [0]).unwrap();
-        interrupt(child.id());
-        wait_for("(interrupted)");
-    }
+        let end = stderr.find(|line| line.starts_with('('));
+        answered.store(true, Ordering::Relaxed);
+        assert_eq!(end.as_deref(), Some("(interrupted)"));
+    });
+    // The next one is whole.
+    stdin.write_all(b"/reset\nbana\n").unwrap();
+    assert!(stderr.any(|line| line.starts_with("(cut after")));
     drop(stdin);
-    assert!(child.wait().unwrap().success());
+    assert!(child.wait_with_output().unwrap().status.success());
 }

@@ -59,6 +59,7 @@ fn row(canary: usize, secret: &str) -> CuratedRow {
         instruction: format!(
             "Write the TypeScript function `{head}`.\n\nReturn the key of service {canary}."
         ),
+        hole: None,
         output: format!("function {head} {{\n    return \"{secret}\";\n}}"),
         repo: None,
         path: format!("canaries/service{canary}.ts"),

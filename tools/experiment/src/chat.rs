@@ -254,6 +254,8 @@ impl<'l> Line<'l> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use codelsi_engine::Device;
+    use codelsi_model::synthetic::{config, write_random_model};
 
     /// A token for each character of the messages.
     fn encode(messages: &[Message]) -> Result<Vec<u32>> {
@@ -297,6 +299,61 @@ mod tests {
         let message = history.fit(3, encode).unwrap_err().to_string();
         assert!(message.contains("has 4 tokens, and the context has room for 3"), "{message}");
         assert_eq!(history.turns.len(), 5);
+    }
+
+    fn with_chat(test: impl FnOnce(&mut Chat)) {
+        let temporary = tempfile::tempdir().unwrap();
+        let folder = temporary.path().join("m");
+        write_random_model(&folder, &config("tiny").unwrap(), 7, &mut |_, _| ()).unwrap();
+        let loaded = InferenceModel::open(&folder, &Device::cpu(), None, None).unwrap();
+        let options = ChatOptions {
+            system: None,
+            max_tokens: 12,
+            context_length: 4096,
+            sampling: SamplingParams::default(),
+            page_size: 16,
+        };
+        test(&mut Chat::new(&loaded, options).unwrap());
+    }
+
+    const QUESTION: &str = "bana kalo mire, tuso pelo; nadi?";
+
+    #[test]
+    fn a_turn_costs_what_it_adds() {
+        with_chat(|chat| {
+            assert_eq!(chat.context_length(), 512, "the model's positions");
+            let mut ask = |question: &str| chat.ask(question, &mut |_| Ok(()), &|| false).unwrap();
+            let first = ask(QUESTION);
+            assert_eq!(first.cached_tokens, 0);
+            let second = ask("bana");
+            let full_pages = (first.prompt_tokens + first.tokens - 1) / 16 * 16;
+            assert!(second.prompt_tokens > first.prompt_tokens + first.tokens, "{first:?} {second:?}");
+            assert!(second.cached_tokens >= full_pages, "{first:?} {second:?}");
+        });
+    }
+
+    #[test]
+    fn an_interrupted_or_failed_answer_does_not_end_the_conversation() {
+        with_chat(|chat| {
+            let mut text = String::new();
+            let answer = chat.ask(QUESTION, &mut |_| Ok(()), &|| true).unwrap();
+            assert_eq!((answer.finish_reason, answer.tokens, chat.history.turns.len()), (None, 0, 0));
+            let failed = chat.ask(QUESTION, &mut |_| Err(Error::new("no terminal")), &|| false);
+            assert!(failed.unwrap_err().to_string().contains("no terminal"));
+            let mut show = |event: ChatEvent| {
+                if let ChatEvent::Text(new) = event {
+                    text.push_str(new);
+                }
+                Ok(())
+            };
+            let answer = chat.ask(QUESTION, &mut show, &|| false).unwrap();
+            assert_eq!((answer.finish_reason, answer.tokens), (Some(FinishReason::Length), 12));
+            assert!(!text.is_empty());
+            assert_eq!(chat.history.turns[1].content, text);
+            assert_eq!(chat.engine.stats().running, 0);
+            chat.reset();
+            assert!(chat.history.turns.is_empty());
+        });
     }
 
     #[test]

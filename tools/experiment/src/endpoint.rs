@@ -42,6 +42,9 @@ impl Endpoint {
             Some(message) => put("messages", json!([{"role": "user", "content": message}])),
             None => put("prompt", json!(request.prompt)),
         };
+        if let Some(suffix) = &request.suffix {
+            put("suffix", json!(suffix));
+        }
         put("n", json!(request.n - received));
         put("max_tokens", json!(request.max_tokens));
         put("temperature", json!(request.temperature));

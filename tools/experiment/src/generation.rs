@@ -18,6 +18,8 @@ pub enum Prompt {
     Text(String, Option<PromptTemplate>),
     /// Token ids.
     Ids(Vec<u32>),
+    /// Text before and after the one to generate.
+    Infill { prefix: String, suffix: String },
 }
 
 /// A prompt, a model and sampling options.
@@ -34,7 +36,7 @@ pub struct GenerationOptions {
     pub sampling: SamplingParams,
     /// Strings at which a completion ends.
     pub stop: Vec<String>,
-    /// Continues past the tokens that end a text.
+    /// Continues past the tokens that end a text or an infilled one.
     pub ignore_eos: bool,
     /// Tokens per KV page.
     pub page_size: usize,
@@ -78,6 +80,11 @@ fn complete_on_rank(
     let (prompt, template) = match &options.prompt {
         Prompt::Text(text, template) => (loaded.encode_prompt(text, *template)?, *template),
         Prompt::Ids(ids) => (ids.clone(), None),
+        Prompt::Infill { prefix, suffix } => (loaded.tokenizer.infill(prefix, suffix)?, None),
+    };
+    let infill_ends = match (&options.prompt, loaded.tokenizer.infill_tokens()) {
+        (Prompt::Infill { .. }, Some(tokens)) if !options.ignore_eos => tokens.ends.clone(),
+        _ => Vec::new(),
     };
     let request = GenerationRequest {
         n: options.n,
@@ -86,6 +93,7 @@ fn complete_on_rank(
             true => options.stop.clone(),
             false => loaded.stop_strings(&options.stop, template)?,
         },
+        stop_token_ids: infill_ends,
         stop_at_eos: !options.ignore_eos,
         ..GenerationRequest::greedy(prompt, options.max_tokens)
     };

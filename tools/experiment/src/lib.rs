@@ -19,6 +19,7 @@ pub mod environment;
 pub mod evaluation;
 pub mod generation;
 pub mod inference_model;
+pub mod infilling;
 pub mod judging;
 pub mod languages;
 pub mod local;

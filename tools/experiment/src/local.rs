@@ -153,9 +153,12 @@ fn template(request: &CompletionRequest) -> Option<PromptTemplate> {
     request.chat_template.then_some(PromptTemplate::Chat)
 }
 
-/// Tokenizes a prompt, under the chat template if the request asks for it.
+/// Tokenizes a prompt, as one to infill or under the chat template if the request asks for it.
 fn encode(loaded: &InferenceModel, request: &CompletionRequest) -> Result<Vec<u32>> {
-    loaded.encode_prompt(&request.prompt, template(request))
+    match &request.suffix {
+        Some(suffix) => loaded.tokenizer.infill(&request.prompt, suffix),
+        None => loaded.encode_prompt(&request.prompt, template(request)),
+    }
 }
 
 /// Tokenizes a request.
@@ -169,6 +172,10 @@ fn to_generation(loaded: &InferenceModel, request: &CompletionRequest) -> Result
             ..SamplingParams::default()
         },
         stop: loaded.stop_strings(&request.stop, template(request))?,
+        stop_token_ids: match request.suffix {
+            Some(_) => loaded.tokenizer.require_infill_tokens()?.ends.clone(),
+            None => Vec::new(),
+        },
         ..GenerationRequest::greedy(encode(loaded, request)?, request.max_tokens)
     })
 }
@@ -189,6 +196,7 @@ mod tests {
             .unwrap();
         let request = |i: usize| CompletionRequest {
             prompt: format!("function f{i}"),
+            suffix: None,
             chat_template: false,
             message: None,
             n: 2,

@@ -3,7 +3,7 @@
 use crate::evaluation::with_progress;
 use crate::stages::Stages;
 use codelsi_curate::specialize::{ExportedApi, choose_rows, held_out, split_rows};
-use codelsi_curate::{self as curate, CurateOptions, CuratedRow, RowLimits};
+use codelsi_curate::{self as curate, CurateOptions, CuratedRow, Hole, InstructionStyle, RowLimits};
 use codelsi_engine::{Error, Result};
 use codelsi_eval::held_out::{HeldOutProtocol, HeldOutRow, PrivateLibrary, evaluate_held_out, identifiers};
 use codelsi_eval::report::RepositoryResult;
@@ -52,19 +52,25 @@ impl Stages<'_> {
     ) -> Result<PrivateRepository> {
         let path = self.rows_path(name);
         let options = self.recipe().specialized_rows();
+        if options.styles.iter().all(|style| *style == InstructionStyle::Infill) {
+            return Err(Error::new(
+                "specialized_styles: rows to infill alone cannot be measured; add `write`",
+            ));
+        }
         self.curate(name, paths, options.clone())?;
-        let mut items = by_item(jsonl::read(&path)?);
+        let mut items = with_instruction(by_item(jsonl::read(&path)?));
         if items.len() < wanted {
             let limits = RowLimits { min_words: 0, ..RowLimits::default() };
             self.curate(name, paths, CurateOptions { limits, ..options })?;
-            items = by_item(jsonl::read(&path)?);
+            items = with_instruction(by_item(jsonl::read(&path)?));
         }
         if items.is_empty() {
             return Err(Error::new(format!(
                 "{name}: no private row was kept, so there is nothing to specialize on"
             )));
         }
-        let rows: Vec<CuratedRow> = items.iter().map(|rows| rows[0].clone()).collect();
+        let rows: Vec<CuratedRow> =
+            items.iter().filter_map(|rows| rows.iter().find(|row| row.hole.is_none())).cloned().collect();
         let sources = curate::read_typescript_sources(paths)?;
         let api = ExportedApi::from_sources(&sources);
         // With executable problems none of the wanted rows is kept back to measure on.
@@ -78,7 +84,12 @@ impl Stages<'_> {
         };
         chosen.sort();
         let pick = |indices: &[usize]| indices.iter().map(|&i| rows[i].clone()).collect::<Vec<_>>();
-        let training: Vec<&CuratedRow> = chosen.iter().flat_map(|&i| &items[i]).collect();
+        let held: Vec<&CuratedRow> = others.iter().map(|&i| &rows[i]).collect();
+        let (training, leaking): (Vec<&CuratedRow>, Vec<&CuratedRow>) =
+            chosen.iter().flat_map(|&i| &items[i]).partition(|row| !shows_any(row, &held));
+        if !leaking.is_empty() {
+            eprintln!("{name}: {} rows to infill are left out, since they show held-out code", leaking.len());
+        }
         jsonl::write(&path, &training)?;
         let (chosen, others) = (pick(&chosen), pick(&others));
         // With executable problems the held-out rows are not answered, and need not fit an answer.
@@ -214,7 +225,58 @@ pub fn by_item(rows: Vec<CuratedRow>) -> Vec<Vec<CuratedRow>> {
     items
 }
 
+/// Keeps the items that have a row with an instruction, by which they are chosen and measured.
+fn with_instruction(mut items: Vec<Vec<CuratedRow>>) -> Vec<Vec<CuratedRow>> {
+    items.retain(|rows| rows.iter().any(|row| row.hole.is_none()));
+    items
+}
+
+/// Returns whether the text around a row's hole holds the code of any of these rows, by all but white space.
+fn shows_any(row: &CuratedRow, others: &[&CuratedRow]) -> bool {
+    let without_space = |text: &str| text.split_whitespace().collect::<String>();
+    let Some(Hole { prefix, suffix }) = &row.hole else { return false };
+    let shown = without_space(&format!("{prefix}{}{suffix}", row.output));
+    others.iter().any(|other| shown.contains(&without_space(&other.output)))
+}
+
 /// Turns a row into a held-out row; the number makes its name unique.
 fn held_out_row((number, row): (usize, CuratedRow)) -> HeldOutRow {
     HeldOutRow { name: format!("{number} {}", row.name), instruction: row.instruction, reference: row.output }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use codelsi_curate::{ItemKind, Language};
+
+    fn row(output: &str, hole: Option<(&str, &str)>) -> CuratedRow {
+        CuratedRow {
+            instruction: String::new(),
+            hole: hole.map(|(prefix, suffix)| Hole { prefix: prefix.into(), suffix: suffix.into() }),
+            output: output.into(),
+            repo: None,
+            path: "a.ts".into(),
+            language: Language::TypeScript,
+            name: "f".into(),
+            kind: ItemKind::Function,
+            lines: (1, 1),
+            license: None,
+            style: InstructionStyle::Infill,
+            template: None,
+            teacher: None,
+            evolved: 0,
+        }
+    }
+
+    #[test]
+    fn a_hole_whose_file_shows_held_out_code_leaks() {
+        let held = row("g() {\n  return 2;\n}", None);
+        let shows =
+            |prefix: &str, suffix: &str| shows_any(&row("return 1;", Some((prefix, suffix))), &[&held]);
+        assert!(shows("f() {", "}\n  g() {\n    return 2;\n  }"), "in another indentation");
+        assert!(shows("g() { return 2; } f() {", "}") && !shows("f() {", "}\n  g() {"));
+        assert!(!shows_any(&held, &[&held]), "others were chosen by their code");
+        let items = vec![vec![row("a", Some(("", ""))), row("b", None)], vec![row("c", Some(("", "")))]];
+        assert_eq!(with_instruction(items).len(), 1);
+    }
 }

@@ -4,6 +4,7 @@ use crate::evaluation::{ModelPairs, problem_set};
 use codelsi_engine::files::write_atomic;
 use codelsi_engine::{Error, Result};
 use codelsi_eval::evaluate::ModelResult;
+use codelsi_eval::infilling::InfillResult;
 use codelsi_eval::report::{CurationSummary, LossCurve, ProblemSet, Report, StageTiming, TrainingSummary};
 use std::fs;
 use std::path::Path;
@@ -62,6 +63,9 @@ pub fn combine(runs: Vec<(String, Report)>) -> Result<Report> {
         combined.notes.extend(
             report.notes.into_iter().filter(|note| !combined.notes.contains(note)).collect::<Vec<_>>(),
         );
+        combined
+            .infilling
+            .extend(report.infilling.into_iter().map(|r| InfillResult { model: prefixed(&r.model), ..r }));
         for set in report.sets {
             let results = set.results.into_iter().map(|r| ModelResult { name: prefixed(&r.name), ..r });
             for result in results {

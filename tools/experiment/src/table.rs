@@ -1,5 +1,6 @@
 //! The paper's table as text.
 
+use codelsi_eval::infilling::{InfillProtocol, InfillResult};
 use codelsi_eval::report::{self, ProblemSet, Report, RepositoryResult, TrainingSummary};
 use codelsi_eval::statistics::ConfidenceInterval;
 use std::fmt::Write;
@@ -18,6 +19,7 @@ pub fn render(report: &Report) -> String {
         text.push('\n');
     }
     text.push_str(&render_sets(&report.sets));
+    text.push_str(&render_infilling(&report.infilling));
     text.push_str(&held_out_results(&report.held_out));
     text.push_str(&exposures(report));
     report::costs(report).iter().for_each(|(name, value)| text.push_str(&format!("{name}: {value}\n")));
@@ -66,6 +68,24 @@ fn held_out_results(repositories: &[RepositoryResult]) -> String {
         }
         differences.iter().for_each(|line| text.push_str(&format!("  {line}\n")));
     }
+    text
+}
+
+/// Renders exact match and edit similarity with 95 % confidence intervals, and paired differences.
+pub fn render_infilling(results: &[InfillResult]) -> String {
+    let mut text = String::new();
+    let Some(first) = results.first() else { return text };
+    let InfillProtocol { rows, samples, .. } = first.protocol;
+    let _ = writeln!(text, "infilling: {rows} held-out rows, {samples} samples each");
+    let width = column_width(results.iter().map(|r| &r.model));
+    for r in results {
+        let share = |i: ConfidenceInterval| {
+            format!("{:.1} % [{:.1}, {:.1}]", 100.0 * i.value, 100.0 * i.low, 100.0 * i.high)
+        };
+        let (exact, similar) = (share(r.exact_match), share(r.edit_similarity));
+        let _ = writeln!(text, "  {:<width$}exact match {exact}, edit similarity {similar}", r.model);
+    }
+    report::infill_difference_lines(results).iter().for_each(|line| text.push_str(&format!("  {line}\n")));
     text
 }
 

@@ -150,6 +150,7 @@ fn to_completion(request: &TeacherRequest) -> CompletionRequest {
     let message: Vec<&str> = request.messages.iter().map(|message| message.content.as_str()).collect();
     CompletionRequest {
         prompt: PromptTemplate::Inst.wrap(&message.join("\n\n")),
+        suffix: None,
         chat_template: false,
         message: None,
         n: 1,

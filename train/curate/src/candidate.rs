@@ -5,6 +5,7 @@ use crate::comment::DocComment;
 use crate::counts::{BenchmarkRepeat, DropReason, UnreadFile};
 use crate::extract::{Item, extract_items};
 use crate::filters::{Filters, RowPlace};
+use crate::infill::{CutHole, InfillFile};
 use crate::instruction::instruction;
 use crate::language::Language;
 use crate::row::ItemKind;
@@ -16,13 +17,20 @@ pub struct KeptItem<'a> {
     pub source: &'a SourceFile,
     pub item: Item,
     pub doc: DocComment,
+    /// A hole cut from it, or the reason why there is none; only where holes are asked for.
+    pub hole: Option<Result<CutHole, &'static str>>,
 }
 
 /// A kept item, or the reason why it is dropped.
 pub type Candidate<'a> = Result<KeptItem<'a>, DropReason>;
 
-/// Extracts the items of a file and filters them; a file that the parser does not read is one dropped item.
-pub fn file_candidates<'a>(source: &'a SourceFile, filters: &Filters) -> Vec<Candidate<'a>> {
+/// Extracts the items of a file and filters them; a file that the parser does not read is one dropped item. With a seed
+/// of infilling, holes are cut from them.
+pub fn file_candidates<'a>(
+    source: &'a SourceFile,
+    filters: &Filters,
+    infill_seed: Option<u64>,
+) -> Vec<Candidate<'a>> {
     let text = source.content.replace("\r\n", "\n");
     let language = Language::from_path(&source.path).unwrap_or_default();
     let items = match extract_items(&text, language, &source.path) {
@@ -35,7 +43,12 @@ pub fn file_candidates<'a>(source: &'a SourceFile, filters: &Filters) -> Vec<Can
         true => Err("generated".into()),
         false => candidate(source, item, filters, &classes),
     };
-    items.into_iter().map(check).collect()
+    let infill = infill_seed.and_then(|seed| InfillFile::new(source, &text, &items, filters, seed));
+    let mut candidates: Vec<Candidate> = items.into_iter().map(check).collect();
+    for kept in candidates.iter_mut().flatten() {
+        kept.hole = infill.as_ref().map(|file| file.cut(&kept.item));
+    }
+    candidates
 }
 
 /// The classes with a method whose signature repeats a problem. Other evidence is in the text of the class itself.
@@ -99,7 +112,7 @@ fn candidate<'a>(
             path: source.path.clone(),
             name: item.name,
         })),
-        None => Ok(KeptItem { source, item, doc }),
+        None => Ok(KeptItem { source, item, doc, hole: None }),
     }
 }
 

@@ -34,6 +34,11 @@ impl Filters {
         })
     }
 
+    /// True if rows are measured in the tokens of a model.
+    pub fn has_tokenizer(&self) -> bool {
+        self.tokenizer.is_some()
+    }
+
     /// The reason to drop code for its size, if there is one.
     pub fn check_size(&self, code: &str) -> Option<&'static str> {
         let limits = &self.limits;

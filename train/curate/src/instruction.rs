@@ -80,6 +80,7 @@ mod tests {
             too_deep: false,
             commented: 0,
             lines: (1, 1),
+            bytes: 0..0,
             imports: Vec::new(),
             uses: Vec::new(),
         }

@@ -1,4 +1,4 @@
-//! The rows that curation writes: an instruction, its output, and their provenance.
+//! The rows that curation writes: an instruction or a hole, its output, and their provenance.
 
 use crate::language::Language;
 use crate::style::InstructionStyle;
@@ -19,7 +19,12 @@ pub enum ItemKind {
 /// A row: one line of the output file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CuratedRow {
+    /// Empty where there is a hole.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub instruction: String,
+    /// The text around a hole that the output fills.
+    #[serde(flatten)]
+    pub hole: Option<Hole>,
     pub output: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub repo: Option<String>,
@@ -45,6 +50,13 @@ pub struct CuratedRow {
     /// The round of evolution that made the row; 0, which is not written out, for code of a source.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub evolved: usize,
+}
+
+/// The text around a hole in a source file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hole {
+    pub prefix: String,
+    pub suffix: String,
 }
 
 fn is_zero(n: &usize) -> bool {

@@ -3,10 +3,11 @@
 use crate::candidate::KeptItem;
 use crate::counts::{CurationCounts, DropReason};
 use crate::filters::{Filters, RowPlace};
+use crate::infill::CutHole;
 use crate::instruction::file_context;
 use crate::item_rng::ItemRng;
 use crate::options::CurateOptions;
-use crate::row::CuratedRow;
+use crate::row::{CuratedRow, Hole};
 use crate::style::InstructionStyle;
 use crate::styles::{StyleInput, Task, task};
 use rayon::prelude::*;
@@ -33,6 +34,50 @@ pub fn make_rows(
     rows
 }
 
+/// The texts of a row.
+struct RowTexts {
+    /// Empty where there is a hole.
+    instruction: String,
+    hole: Option<Hole>,
+    output: String,
+}
+
+impl RowTexts {
+    /// Makes the texts of one item in one style, or returns the reason why it has none.
+    fn of(kept: &KeptItem, style: InstructionStyle, options: &CurateOptions) -> Result<Self, &'static str> {
+        let KeptItem { source, item, doc, hole } = kept;
+        if style == InstructionStyle::Infill {
+            let CutHole { hole, output } = hole.clone().ok_or(style.missing_reason())??;
+            return Ok(RowTexts { instruction: String::new(), hole: Some(hole), output });
+        }
+        let repo = source.repo.as_deref().unwrap_or_default();
+        let rng = ItemRng::new(options.seed, &[repo, &source.path, &item.name, style.name()]);
+        let input = StyleInput { item, doc, tsx: source.path.ends_with(".tsx"), rng };
+        let Task { mut instruction, output } = task(style, &input).ok_or(style.missing_reason())?;
+        let context = file_context(item).filter(|_| options.context && style.answers_with_code());
+        if let Some(context) = context {
+            instruction = format!("{instruction}\n\n{context}");
+        }
+        Ok(RowTexts { instruction, hole: None, output })
+    }
+
+    /// What the model is given.
+    fn prompt(&self) -> String {
+        match &self.hole {
+            Some(Hole { prefix, suffix }) => format!("{prefix}{suffix}"),
+            None => self.instruction.clone(),
+        }
+    }
+
+    /// The whole text, as a reader would see it.
+    fn all(&self) -> String {
+        match &self.hole {
+            Some(Hole { prefix, suffix }) => format!("{prefix}{}{suffix}", self.output),
+            None => format!("{}\n{}", self.instruction, self.output),
+        }
+    }
+}
+
 /// The row of one item in one style with its length, or the reason why it is dropped.
 fn row(
     kept: &KeptItem,
@@ -40,33 +85,29 @@ fn row(
     options: &CurateOptions,
     filters: &Filters,
 ) -> Result<(CuratedRow, usize), DropReason> {
-    let KeptItem { source, item, doc } = kept;
-    let repo = source.repo.as_deref().unwrap_or_default();
-    let rng = ItemRng::new(options.seed, &[repo, &source.path, &item.name, style.name()]);
-    let input = StyleInput { item, doc, tsx: source.path.ends_with(".tsx"), rng };
+    let KeptItem { source, item, .. } = kept;
     if !style.supports(item.language) {
         return Err("other-language".into());
     }
-    let Task { mut instruction, output } = task(style, &input).ok_or(style.missing_reason())?;
-    let context = file_context(item).filter(|_| options.context && style.answers_with_code());
-    if let Some(context) = context {
-        instruction = format!("{instruction}\n\n{context}");
-    }
+    let texts = RowTexts::of(kept, style, options)?;
+    let prompt = texts.prompt();
     if !style.is_write() || options.context {
         // The instruction holds other text than the item: a seeded bug, for example, can make code equal to a problem.
         let limits = &filters.limits;
-        if instruction.chars().count() > limits.max_instruction + limits.max_chars {
+        if prompt.chars().count() > limits.max_instruction + limits.max_chars {
             return Err("too-long".into());
         }
-        let text = format!("{instruction}\n{output}");
+        let text = texts.all();
         filters.check_secrets(&[&text], RowPlace::of(source, item)).map_err(DropReason::Secret)?;
         if filters.benchmark_match(item.language, &item.name, &text, &item.code).is_some() {
             return Err("benchmark".into());
         }
     }
-    let length = filters.measure(&instruction, &output)?;
+    let length = filters.measure(&prompt, &texts.output)?;
+    let RowTexts { instruction, hole, output } = texts;
     let row = CuratedRow {
         instruction,
+        hole,
         output,
         repo: source.repo.clone(),
         path: source.path.clone(),

@@ -6,6 +6,7 @@ use crate::duplicates::{near_duplicates, without_whitespace};
 use crate::filters::Filters;
 use crate::options::CurateOptions;
 use crate::row::CuratedRow;
+use crate::style::InstructionStyle;
 use crate::{rows, source};
 use codelsi_engine::{Error, Result, interrupt};
 use rayon::prelude::*;
@@ -39,12 +40,13 @@ pub fn run(
         }
         sources.extend(read.sources);
     }
+    let infill_seed = options.styles.contains(&InstructionStyle::Infill).then_some(options.seed);
     let done = AtomicUsize::new(0);
     let candidates: Vec<Vec<Candidate>> = sources
         .par_iter()
         .map(|source| {
             interrupt::check("no row was written")?;
-            let candidates = file_candidates(source, &filters);
+            let candidates = file_candidates(source, &filters, infill_seed);
             progress(done.fetch_add(1, Ordering::Relaxed) + 1, sources.len());
             Ok(candidates)
         })

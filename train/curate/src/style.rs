@@ -25,11 +25,13 @@ pub enum InstructionStyle {
     Test,
     /// Given the comment and the head as a source file has them, and no instruction, continue with the body.
     Continue,
+    /// Given what stands before and after a hole in a source file, and no instruction, fill it.
+    Infill,
 }
 
 impl InstructionStyle {
     /// All styles.
-    pub const ALL: [InstructionStyle; 7] = [
+    pub const ALL: [InstructionStyle; 8] = [
         InstructionStyle::Write,
         InstructionStyle::Complete,
         InstructionStyle::Explain,
@@ -37,6 +39,7 @@ impl InstructionStyle {
         InstructionStyle::Fix,
         InstructionStyle::Test,
         InstructionStyle::Continue,
+        InstructionStyle::Infill,
     ];
 
     /// The name on the command line and in rows.
@@ -49,6 +52,7 @@ impl InstructionStyle {
             InstructionStyle::Fix => "fix",
             InstructionStyle::Test => "test",
             InstructionStyle::Continue => "continue",
+            InstructionStyle::Infill => "infill",
         }
     }
 
@@ -62,13 +66,14 @@ impl InstructionStyle {
             InstructionStyle::Fix => "nothing-to-break",
             InstructionStyle::Test => "no-example",
             InstructionStyle::Continue => "not-a-function",
+            InstructionStyle::Infill => "no-hole",
         }
     }
 
     /// Returns whether the style supports `language`: most styles read the syntax tree of TypeScript and JavaScript.
     pub fn supports(self, language: Language) -> bool {
         match self {
-            InstructionStyle::Write | InstructionStyle::Explain => true,
+            InstructionStyle::Write | InstructionStyle::Explain | InstructionStyle::Infill => true,
             _ => matches!(language, Language::TypeScript | Language::JavaScript),
         }
     }
@@ -80,8 +85,8 @@ impl InstructionStyle {
 
     /// Returns whether the answer is the item's code, so that the imports and signatures it uses help.
     pub fn answers_with_code(self) -> bool {
-        use InstructionStyle::{Continue, Explain, Test};
-        !matches!(self, Explain | Test | Continue)
+        use InstructionStyle::{Continue, Explain, Infill, Test};
+        !matches!(self, Explain | Test | Continue | Infill)
     }
 
     pub(crate) fn is_write(&self) -> bool {

@@ -152,18 +152,18 @@ fn every_style_gives_a_row_or_a_count_and_leaves_style_write_unchanged() {
     options.styles = InstructionStyle::ALL.to_vec();
     let (rows, counts) = run(&options, &|_, _| ()).unwrap();
     let styles: Vec<InstructionStyle> = rows.iter().map(|row| row.style).collect();
-    use InstructionStyle::{Continue, Explain, Fix, Write};
-    assert_eq!(styles, [Write, Explain, Fix, Continue]);
+    use InstructionStyle::{Continue, Explain, Fix, Infill, Write};
+    assert_eq!(styles, [Write, Explain, Fix, Continue, Infill]);
     assert_eq!(rows[..1], written);
     let missing_reason = [InstructionStyle::Complete, InstructionStyle::Refactor, InstructionStyle::Test]
         .map(|style| (style.missing_reason(), 1));
     let mut dropped = alone.dropped.clone();
     dropped.extend(missing_reason);
-    assert_eq!((counts.dropped, counts.read, counts.kept), (dropped, alone.read + 6, 4));
+    assert_eq!((counts.dropped, counts.read, counts.kept), (dropped, alone.read + 7, 5));
     let line = |row: &CuratedRow| serde_json::to_string(row).unwrap();
     assert!(!line(&rows[0]).contains("style") && line(&rows[2]).ends_with(",\"style\":\"fix\"}"));
     options.seed += 1;
-    assert_eq!(run(&options, &|_, _| ()).unwrap().0.len(), 4);
+    assert_eq!(run(&options, &|_, _| ()).unwrap().0.len(), 5);
     assert_eq!(rows[3].template.as_deref(), Some("plain"));
     assert!(
         rows[3].instruction.starts_with("//") && rows[3].instruction.ends_with('{'),
@@ -360,4 +360,59 @@ fn code_that_is_mostly_comments_or_minified_is_dropped() {
     let names: Vec<&str> = rows.iter().map(|row| row.name.as_str()).collect();
     assert_eq!(names, ["A", "f"], "{counts:?}");
     assert_eq!((counts.dropped["comment-heavy"], counts.dropped["minified"]), (2, 1), "{counts:?}");
+}
+
+/// A file with a function to cut a hole from, and another part beside it. Returns the rows to infill and the counts.
+fn infilled(beside: &str) -> (Vec<CuratedRow>, CurationCounts) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut options = prepare(folder.path());
+    options.styles = vec![InstructionStyle::Write, InstructionStyle::Infill];
+    let good = "/** Doubles the number and adds one. */\nexport function odd(n: number): number {\n  const twice = n * 2;\n  \
+                return twice + 1;\n}\n";
+    fs::write(folder.path().join("src/math.ts"), format!("{good}\n{beside}")).unwrap();
+    let (mut rows, counts) = run(&options, &|_, _| ()).unwrap();
+    rows.retain(|row| row.style == InstructionStyle::Infill);
+    for CuratedRow { hole, output, instruction, .. } in &rows {
+        let Hole { prefix, suffix } = hole.as_ref().unwrap();
+        assert!(
+            format!("{good}\n{beside}").starts_with(&format!("{prefix}{output}{suffix}")),
+            "{prefix}{output}{suffix}"
+        );
+        assert!(instruction.is_empty() && good.contains(output.as_str()));
+    }
+    (rows, counts)
+}
+
+#[test]
+fn the_text_around_a_hole_shows_no_benchmark_problem_and_no_secret() {
+    // Without a comment it is dropped for that reason, and still is no context.
+    let problem =
+        "function median(l: number[]): number {\n  return l.sort((a, b) => a - b)[l.length >> 1];\n}\n";
+    let (rows, counts) = infilled(problem);
+    assert_eq!((rows.len(), counts.dropped.get("no-comment")), (1, Some(&1)));
+    let shown = rows[0].hole.as_ref().unwrap();
+    assert!(shown.suffix.contains("}\n") && !shown.suffix.contains("median"), "{}", shown.suffix);
+    // Words of a problem outside of all items.
+    let (rows, counts) = infilled("// Return median of elements in the array l.\nconst l = median;\n");
+    assert_eq!((rows.len(), counts.dropped.get("benchmark")), (0, Some(&1)), "{:?}", counts.dropped);
+    let token = ["ghp_", "a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8"].concat();
+    let (rows, counts) = infilled(&format!("const key = '{token}';\n"));
+    assert_eq!((rows.len(), counts.secrets.len()), (0, 1));
+    assert_eq!((counts.secrets[0].line, counts.secrets[0].rule.as_str()), (7, "github-token"));
+    let (rows, _) = infilled("const key = 1;\n");
+    assert!(rows[0].hole.as_ref().unwrap().suffix.ends_with("const key = 1;\n"));
+}
+
+#[test]
+fn a_row_to_infill_reads_back_as_it_was_written() {
+    let (rows, counts) = infilled(
+        "/** One more class of them. */\nexport class Holder {\n  a = 1;\n  b = 2;\n  c = 3;\n  d = 'some text';\n}\n",
+    );
+    assert_eq!((rows.len(), counts.dropped.get("no-hole")), (1, Some(&1)), "a class has no hole");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("rows.jsonl");
+    write_rows(&file, &rows).unwrap();
+    assert_eq!(jsonl::read::<CuratedRow>(&file).unwrap(), rows);
+    let line = fs::read_to_string(&file).unwrap();
+    assert!(line.starts_with("{\"prefix\":") && !line.contains("instruction"), "{line}");
 }

@@ -1,8 +1,9 @@
 //! The forms of training rows, and the conversation that a row holds.
 
+use super::Hole;
 use super::columns::Columns;
 use super::conversation;
-use super::keys::{CONVERSATIONS, HISTORY, INPUTS, PAIRS, SYSTEMS, TEMPLATE};
+use super::keys::{CONVERSATIONS, HISTORY, INFILL, INPUTS, PAIRS, SYSTEMS, TEMPLATE};
 use super::value::{join_paragraphs, listed, text};
 use codelsi_model::message::{Message, Role};
 use codelsi_model::template::PromptTemplate;
@@ -12,6 +13,8 @@ use std::collections::BTreeSet;
 /// A row's conversation.
 pub(super) struct ParsedRow {
     pub messages: Vec<Message>,
+    /// The text around the hole that the answer fills.
+    pub hole: Option<Hole>,
     /// The template that the row names; `None` leaves it to the run.
     pub template: Option<PromptTemplate>,
     /// Keys that have a value and are no part of the conversation; those of messages as `messages.KEY`.
@@ -23,18 +26,20 @@ pub(super) struct ParsedRow {
 enum Form {
     Pair(&'static str, &'static str),
     Conversation(&'static str),
+    Infill,
 }
 
 impl Form {
     fn all() -> impl Iterator<Item = Form> {
         let pairs = PAIRS.iter().map(|&(prompt, answer)| Form::Pair(prompt, answer));
-        pairs.chain(CONVERSATIONS.map(Form::Conversation))
+        pairs.chain(CONVERSATIONS.map(Form::Conversation)).chain([Form::Infill])
     }
 
     fn keys(self) -> Vec<&'static str> {
         match self {
             Form::Pair(prompt, answer) => vec![prompt, answer],
             Form::Conversation(key) => vec![key],
+            Form::Infill => INFILL.to_vec(),
         }
     }
 
@@ -52,18 +57,24 @@ pub(super) fn parse(row: &Map<String, Value>, columns: &Columns) -> Result<Parse
     let form = form_of(row, columns)?;
     let mut reader = Reader { row, used: BTreeSet::from_iter(form.keys()) };
     let mut unused_in_messages = BTreeSet::new();
-    let system = reader.one_text(&SYSTEMS)?;
-    let template = reader.template();
+    let (mut hole, mut system, mut template) = (None, None, None);
+    if form == Form::Infill {
+        hole = Some(reader.hole()?);
+    } else {
+        system = reader.one_text(&SYSTEMS)?;
+        template = reader.template();
+    }
     let messages = match form {
         Form::Pair(prompt, answer) => reader.pair(prompt, answer)?,
         Form::Conversation(key) => {
             conversation::parse(&row[key], &mut unused_in_messages).map_err(|e| format!("`{key}` {e}"))?
         }
+        Form::Infill => vec![Message { role: Role::Assistant, content: text(row, INFILL[2])?.to_owned() }],
     };
     let has_value = |key: &&String| !row[*key].is_null() && !reader.used.contains(key.as_str());
     let mut unused_keys: BTreeSet<String> = row.keys().filter(has_value).cloned().collect();
     unused_keys.extend(unused_in_messages.into_iter().map(|key| format!("messages.{key}")));
-    Ok(ParsedRow { messages: with_system(system, messages)?, template, unused_keys })
+    Ok(ParsedRow { messages: with_system(system, messages)?, hole, template, unused_keys })
 }
 
 /// Finds the one form whose keys all have values; of several, the one that columns are mapped to.
@@ -95,6 +106,11 @@ fn what_is_missing(row: &Map<String, Value>) -> String {
         let null = form.keys().into_iter().find(|key| row[*key].is_null());
         return format!("`{}` is null, expected text", null.unwrap_or_default());
     }
+    let has_prompt = PAIRS.iter().any(|(prompt, _)| has(prompt));
+    if let Some(part) = INFILL[..2].iter().find(|key| has(*key) && !has_prompt) {
+        let missing = INFILL.into_iter().find(|key| !has(key)).unwrap_or_default();
+        return format!("missing field `{missing}`, which a row with `{part}` has too");
+    }
     // The pair that is half there says best what is missing.
     match PAIRS.iter().find(|(prompt, answer)| has(prompt) != has(answer)) {
         Some((prompt, answer)) if has(prompt) => {
@@ -102,8 +118,8 @@ fn what_is_missing(row: &Map<String, Value>) -> String {
         }
         Some((prompt, answer)) => format!("missing field `{prompt}`, the prompt of `{answer}`"),
         None => format!(
-            "no training row: expected `instruction` and `output`, `prompt` and `completion`, or `messages`; its keys \
-             are {}",
+            "no training row: expected `instruction` and `output`, `prompt` and `completion`, `messages`, or `prefix`, \
+             `suffix` and `output`; its keys are {}",
             listed(row.keys().map(|key| (key.as_str(), String::new())))
         ),
     }
@@ -161,6 +177,12 @@ impl<'a> Reader<'a> {
         let instruction = join_paragraphs(text(self.row, prompt)?, input.unwrap_or_default());
         messages.extend(turn(&instruction, text(self.row, answer)?));
         Ok(messages)
+    }
+
+    /// Reads the text around a hole.
+    fn hole(&self) -> Result<Hole, String> {
+        let [prefix, suffix, _] = INFILL;
+        Ok(Hole { prefix: text(self.row, prefix)?.to_owned(), suffix: text(self.row, suffix)?.to_owned() })
     }
 
     /// Reads the earlier turns.

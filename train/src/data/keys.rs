@@ -14,6 +14,8 @@ pub(super) const PAIRS: [(&str, &str); 9] = [
 ];
 /// Keys of a list of messages.
 pub(super) const CONVERSATIONS: [&str; 3] = ["messages", "conversations", "conversation"];
+/// Keys of a hole in a text: what stands before it, what stands after it, and what fills it.
+pub(super) const INFILL: [&str; 3] = ["prefix", "suffix", "output"];
 /// Keys of text that belongs to the prompt, after a blank line.
 pub(super) const INPUTS: [&str; 2] = ["input", "context"];
 /// Keys of a system text.
@@ -26,5 +28,5 @@ pub(super) const TEMPLATE: &str = "template";
 /// All of them, some more than once.
 pub(super) fn all() -> impl Iterator<Item = &'static str> {
     let pairs = PAIRS.into_iter().flat_map(|(prompt, answer)| [prompt, answer]);
-    pairs.chain(CONVERSATIONS).chain(INPUTS).chain(SYSTEMS).chain([HISTORY, TEMPLATE])
+    pairs.chain(CONVERSATIONS).chain(INFILL).chain(INPUTS).chain(SYSTEMS).chain([HISTORY, TEMPLATE])
 }

@@ -25,10 +25,19 @@ pub(crate) use value::listed;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Example {
     pub messages: Vec<Message>,
+    /// The text around a hole, which the one message fills; `None` for a conversation.
+    pub hole: Option<Hole>,
     /// The prompt template that the row itself names, instead of the run's.
     pub template: Option<PromptTemplate>,
     /// Number of the row, counted from 0 over all rows of all files, those without an answer included.
     pub row: usize,
+}
+
+/// The text around a hole that infilling fills.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hole {
+    pub prefix: String,
+    pub suffix: String,
 }
 
 /// A question to the model and the answer to learn.
@@ -44,7 +53,12 @@ impl Example {
     pub fn new(instruction: impl Into<String>, output: impl Into<String>) -> Example {
         let message = |role, content| Message { role, content };
         let messages = vec![message(Role::User, instruction.into()), message(Role::Assistant, output.into())];
-        Example { messages, template: None, row: 0 }
+        Example { messages, hole: None, template: None, row: 0 }
+    }
+
+    /// The text that fills the hole of an infilling row.
+    pub fn infilled(&self) -> Option<(&Hole, &str)> {
+        Some((self.hole.as_ref()?, &self.messages.last()?.content))
     }
 
     /// The conversation as turns: user and assistant in alternation, with at most one system text, in front. `None` if
@@ -89,7 +103,8 @@ pub struct Dataset {
 ///
 /// - a prompt and its answer: `instruction` and `output` (Alpaca, with `input`, `system` and `history`), or another pair
 ///   of the table in `keys.rs`;
-/// - a conversation: `messages` of `{role, content}` (OpenAI), or `conversations` of `{from, value}` (ShareGPT).
+/// - a conversation: `messages` of `{role, content}` (OpenAI), or `conversations` of `{from, value}` (ShareGPT);
+/// - a hole in a text: `prefix` and `suffix`, and `output`, which fills it.
 ///
 /// A row may name its own prompt template as `template`: code to be continued, for example, is `plain` among instructions.
 ///
@@ -126,9 +141,9 @@ impl Dataset {
                 *self.unused_keys.entry(key).or_default() += 1;
             }
             let keep = |messages: &Vec<Message>| blank_answers || !has_blank_answer(messages);
-            let (template, row) = (parsed.template, self.rows + row);
+            let (hole, template, row) = (parsed.hole, parsed.template, self.rows + row);
             match up_to_last_answer(parsed.messages).filter(keep) {
-                Some(messages) => self.examples.push(Example { messages, template, row }),
+                Some(messages) => self.examples.push(Example { messages, hole, template, row }),
                 None => counts.left_out.without_answer += 1,
             }
         }

@@ -193,7 +193,7 @@ fn turns_are_questions_and_answers_in_alternation() {
             _ => Role::Assistant,
         };
         let message = |c: char| Message { role: role(c), content: c.to_string() };
-        Example { messages: roles.chars().map(message).collect(), template: None, row: 0 }
+        Example { messages: roles.chars().map(message).collect(), hole: None, template: None, row: 0 }
     };
     let turns = |roles| -> Option<Vec<(String, String)>> {
         let example = example(roles);
@@ -427,5 +427,36 @@ fn a_parquet_file_with_any_byte_changed_is_read_or_refused_in_one_line() {
         if let Err(e) = read(&path) {
             assert!(!e.to_string().contains('\n'), "byte {at} by {flip:x}: {e}");
         }
+    }
+}
+
+#[test]
+fn a_hole_is_read_with_what_fills_it() {
+    let row = json!({"prefix": "a", "suffix": "", "output": "b", "path": "x.ts", "template": "plain"});
+    let dataset = read_row(row).unwrap();
+    let hole = Hole { prefix: "a".into(), suffix: String::new() };
+    assert_eq!(dataset.examples[0].infilled(), Some((&hole, "b")));
+    assert_eq!((dataset.examples[0].turns(), dataset.examples[0].template), (None, None));
+    let unused: Vec<&str> = dataset.unused_keys.keys().map(String::as_str).collect();
+    assert_eq!(unused, ["path", "template"], "a hole has no template");
+    let blank = read_row(json!({"prefix": "a", "suffix": "c", "output": " \n"})).unwrap();
+    assert_eq!((blank.examples.len(), blank.without_answer()), (0, 1));
+    let columns: Columns = "prefix=before,suffix=after,output=middle".parse().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("data.jsonl");
+    fs::write(&file, "{\"before\":\"a\",\"after\":\"\",\"middle\":\"b\"}\n").unwrap();
+    let mapped = read_all(&[file], &columns, false).unwrap();
+    assert_eq!(mapped.examples[0].infilled(), Some((&hole, "b")));
+    for (row, part) in [
+        (json!({"prefix": "a", "output": "b"}), "missing field `suffix`, which a row with `prefix` has too"),
+        (json!({"prefix": "a", "suffix": "c"}), "missing field `output`, which a row with `prefix` has too"),
+        (json!({"prefix": 1, "suffix": "c", "output": "b"}), "`prefix` is a number"),
+        (
+            json!({"prefix": "a", "suffix": "c", "output": "b", "instruction": "d"}),
+            "could each be the row's text",
+        ),
+    ] {
+        let message = read_row(row).unwrap_err().to_string();
+        assert!(message.contains(part), "{message}");
     }
 }

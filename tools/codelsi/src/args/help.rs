@@ -17,7 +17,7 @@ pub const MULTIPL_E: &str = "Also write the run as MultiPL-E's own files, which 
 pub const AGAINST: &str = "File that nothing may repeat: benchmark problems where rows are made, training rows where problems \
     are made; repeat the flag for more";
 pub const DATA: &str = "Training rows: files and folders of JSON Lines, JSON arrays (either also .gz) and Parquet. A row has \
-    \"instruction\", \"output\" and what else Alpaca knows, \"prompt\" and \"completion\", or \"messages\"; doc/use.md lists the forms";
+    \"instruction\", \"output\" and what else Alpaca knows, \"prompt\" and \"completion\", \"messages\", or \"prefix\", \"suffix\" and \"output\"; doc/use.md lists the forms";
 pub const COLUMNS: &str = "Columns of --data and --validation-data that hold a row's text under other names, as \
     instruction=prompt,output=completion (KEY=COLUMN); the others keep their names";
 pub const SHAPE: &str = "Built-in shape: code-llama-13b, code-llama-7b (or 7b), tinyllama-1.1b, 110m or tiny";

@@ -55,9 +55,9 @@ pub fn run(args: &ChatArgs) -> Result<()> {
         page_size: args.page_size.into(),
     };
     let mut chat = Chat::new(&loaded, options)?;
-    eprintln!("{}; a context of {} tokens; /help", chat.format().describe(), chat.context_length());
     // From here on; while the model loads, a signal ends the program.
     let interrupted = signals::catch_interrupts()?;
+    eprintln!("{}; a context of {} tokens; /help", chat.format().describe(), chat.context_length());
     let mut input = Questions { input: io::stdin().lock(), prompts: io::stdin().is_terminal() };
     while let Some(question) = input.next(&mut chat)? {
         interrupted.store(false, Ordering::Relaxed);

@@ -40,8 +40,8 @@ pub struct CurateArgs {
     /// File of further rules of secrets, in the format of gitleaks' configuration (TOML); a row with a secret is dropped.
     #[arg(long, value_name = "FILE")]
     secret_rules: Option<PathBuf>,
-    /// Instruction styles, separated by commas: write, complete, explain, refactor, fix, test, continue; an item gives a row of each
-    /// where it can.
+    /// Instruction styles, separated by commas: write, complete, explain, refactor, fix, test, continue, infill; an item gives a
+    /// row of each where it can. Rows of infill are {prefix, suffix, output}: a hole in a function and the file around it.
     #[arg(long, value_name = "STYLE", value_delimiter = ',', default_value = "write")]
     styles: Vec<InstructionStyle>,
     /// Add to an instruction the imports and the signatures that its code uses.

@@ -23,6 +23,9 @@ pub struct GenerateArgs {
     /// Prompt as token ids, separated by commas; nothing is added to them.
     #[arg(long, value_name = "IDS", value_delimiter = ',', conflicts_with = "prompt")]
     prompt_ids: Vec<u32>,
+    /// Text after the one to generate, where --prompt is the text before it: the model fills the hole between them.
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, conflicts_with_all = ["prompt_ids", "template"])]
+    suffix: Option<String>,
     #[arg(long, help = format!("{} [default: the text as it is]", help::TEMPLATE))]
     template: Option<PromptTemplate>,
     #[arg(short, long = "samples", help = help::SAMPLES, value_name = "N", default_value_t = 1)]
@@ -34,7 +37,7 @@ pub struct GenerateArgs {
     /// Text before which a sample ends, or a control token; repeat the flag for more.
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     stop: Vec<String>,
-    /// Continue past the tokens that end a text.
+    /// Continue past the tokens that end a text, and with --suffix the infilled one.
     #[arg(long)]
     ignore_eos: bool,
     #[arg(long, help = help::PAGE_SIZE, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=4096))]
@@ -51,10 +54,14 @@ pub struct GenerateArgs {
 
 /// Runs the command.
 pub fn run(args: &GenerateArgs, out: &Output) -> Result<()> {
-    let prompt = match args.prompt.as_deref() {
-        Some("-") => Prompt::Text(read_stdin()?, args.template),
-        Some(text) => Prompt::Text(text.to_owned(), args.template),
-        None => Prompt::Ids(args.prompt_ids.clone()),
+    let text = match args.prompt.as_deref() {
+        Some("-") => Some(read_stdin()?),
+        text => text.map(str::to_owned),
+    };
+    let prompt = match (text, &args.suffix) {
+        (Some(prefix), Some(suffix)) => Prompt::Infill { prefix, suffix: suffix.clone() },
+        (Some(text), None) => Prompt::Text(text, args.template),
+        (None, _) => Prompt::Ids(args.prompt_ids.clone()),
     };
     let options = GenerationOptions {
         model: args.model.model.clone(),

@@ -2,7 +2,6 @@
 
 use super::item::Item;
 use crate::language::{Language, LanguageTable, named_children, walk};
-use std::ops::Range;
 use tree_sitter::Node;
 
 /// A parsed source file, its items so far, and the table of its language.
@@ -11,8 +10,6 @@ pub struct ParsedFile<'a> {
     pub language: Language,
     pub table: &'static LanguageTable,
     pub items: Vec<Item>,
-    /// The byte range of each item.
-    pub ranges: Vec<Range<usize>>,
 }
 
 /// The nodes of a declaration: the full statement, the part of it that the code keeps, and the declaration itself.

@@ -2,6 +2,7 @@
 
 use crate::language::Language;
 use crate::row::ItemKind;
+use std::ops::Range;
 
 /// A declaration with a body, and the comment that documents it.
 #[derive(Clone, Debug)]
@@ -27,6 +28,8 @@ pub struct Item {
     pub commented: usize,
     /// First and last line of the code in its file, counted from 1.
     pub lines: (usize, usize),
+    /// The bytes of the code in the text of its file.
+    pub bytes: Range<usize>,
     /// The import statements whose names the item uses, in the order of the file.
     pub imports: Vec<String>,
     /// The signatures of other items of the file that the item calls, in the order of first use, at most 8.

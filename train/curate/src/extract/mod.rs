@@ -22,8 +22,7 @@ use tree_sitter::Node;
 /// When the file is too large, or the parser takes too long.
 pub fn extract_items(text: &str, language: Language, path: &str) -> Result<Vec<Item>, Unparsed> {
     let tree = language.parse(text, path)?;
-    let mut file =
-        ParsedFile { text, language, table: language.table(), items: Vec::new(), ranges: Vec::new() };
+    let mut file = ParsedFile { text, language, table: language.table(), items: Vec::new() };
     file.scope(tree.root_node(), None, 0);
     file.collect_uses(tree.root_node());
     Ok(file.items)
@@ -210,7 +209,7 @@ impl<'a> ParsedFile<'a> {
         let first = before_start.unwrap_or(nodes.kept);
         let own = docstring.map(|string| self.slice(string).chars().count()).unwrap_or(0);
         let (comment_chars, depth) = self.measure(nodes.kept);
-        self.ranges.push(first.start_byte()..nodes.kept.end_byte());
+        let bytes = first.start_byte()..nodes.kept.end_byte();
         let lines = (first.start_position().row + 1, nodes.kept.end_position().row + 1);
         let ItemHeading { kind, name, signature, noun } = title;
         let language = self.language;
@@ -227,6 +226,7 @@ impl<'a> ParsedFile<'a> {
             too_deep: depth > MAX_DEPTH,
             commented: comment_chars - own,
             lines,
+            bytes,
             imports,
             uses,
         };

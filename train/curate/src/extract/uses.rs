@@ -33,8 +33,8 @@ impl<'a> ParsedFile<'a> {
         for (i, item) in self.items.iter().enumerate() {
             by_name.entry(own_name(item)).or_default().push(i);
         }
-        let uses: Vec<(Vec<String>, Vec<String>)> = (self.ranges.iter().enumerate())
-            .map(|(i, range)| (names.imports_in(range), self.called(i, &names, &by_name)))
+        let uses: Vec<(Vec<String>, Vec<String>)> = (self.items.iter().enumerate())
+            .map(|(i, item)| (names.imports_in(&item.bytes), self.called(i, &names, &by_name)))
             .collect();
         for (item, (imports, uses)) in self.items.iter_mut().zip(uses) {
             (item.imports, item.uses) = (imports, uses);
@@ -110,21 +110,20 @@ impl<'a> ParsedFile<'a> {
 
     /// The signatures of the other items that item `i` calls, in the order of first use.
     fn called(&self, i: usize, names: &NameUses, by_name: &HashMap<&str, Vec<usize>>) -> Vec<String> {
-        let (item, ranges) = (&self.items[i], &self.ranges);
+        let item = &self.items[i];
         let mut found: Vec<usize> = Vec::new();
         let mut seen = HashSet::new();
-        for &(_, name, member) in within(&names.calls, &ranges[i], |call| call.0) {
+        for &(_, name, member) in within(&names.calls, &item.bytes, |call| call.0) {
             if !seen.insert((name, member)) {
                 continue;
             }
             let fits = |&&other: &&usize| {
+                let callee = &self.items[other];
                 let outside =
-                    !ranges[i].contains(&ranges[other].start) && !ranges[other].contains(&ranges[i].start);
-                let known = match self.items[other].kind {
-                    ItemKind::Method => owner(&self.items[other]) == owner(item),
-                    ItemKind::Function | ItemKind::Class => {
-                        !member || self.items[other].kind == ItemKind::Class
-                    }
+                    !item.bytes.contains(&callee.bytes.start) && !callee.bytes.contains(&item.bytes.start);
+                let known = match callee.kind {
+                    ItemKind::Method => owner(callee) == owner(item),
+                    ItemKind::Function | ItemKind::Class => !member || callee.kind == ItemKind::Class,
                 };
                 other != i && outside && known
             };

@@ -190,6 +190,9 @@ mod tests {
                 table.modifiers,
                 table.imports,
                 table.calls,
+                table.blocks,
+                table.arguments,
+                table.returns,
             ];
             let wrappers = table.wrappers.iter().map(|wrapper| wrapper.kind);
             let classes = table.classes.iter().map(|(kind, _)| *kind);

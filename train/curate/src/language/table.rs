@@ -53,6 +53,12 @@ pub struct LanguageTable {
     /// Import statements.
     pub imports: &'static [&'static str],
     pub calls: &'static [&'static str],
+    /// Blocks of statements.
+    pub blocks: &'static [&'static str],
+    /// The arguments of a call, in parentheses.
+    pub arguments: &'static [&'static str],
+    /// Statements that return a value, which is their first child.
+    pub returns: &'static [&'static str],
 }
 
 /// A node around a declaration, as `export` or a decorator.

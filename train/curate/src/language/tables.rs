@@ -40,6 +40,9 @@ const NONE: LanguageTable = LanguageTable {
     function_word: "",
     imports: &[],
     calls: &[],
+    blocks: &[],
+    arguments: &["argument_list"],
+    returns: &["return_statement"],
 };
 
 pub static TYPESCRIPT: LanguageTable = LanguageTable {
@@ -65,6 +68,8 @@ pub static TYPESCRIPT: LanguageTable = LanguageTable {
     function_word: "function",
     imports: &["import_statement"],
     calls: &["call_expression", "new_expression"],
+    blocks: &["statement_block"],
+    arguments: &["arguments"],
     ..NONE
 };
 
@@ -102,6 +107,7 @@ pub static PYTHON: LanguageTable = LanguageTable {
     head: SignatureForm::Fields(" -> "),
     imports: &["import_statement", "import_from_statement", "future_import_statement"],
     calls: &["call"],
+    blocks: &["block"],
     ..NONE
 };
 
@@ -124,6 +130,7 @@ pub static JAVA: LanguageTable = LanguageTable {
     head: SignatureForm::Text,
     imports: &["import_declaration"],
     calls: &["method_invocation", "object_creation_expression"],
+    blocks: &["block", "constructor_body"],
     ..NONE
 };
 
@@ -152,6 +159,7 @@ pub static CPP: LanguageTable = LanguageTable {
     head: SignatureForm::Text,
     imports: &["preproc_include", "using_declaration"],
     calls: &["call_expression"],
+    blocks: &["compound_statement"],
     ..NONE
 };
 
@@ -177,5 +185,8 @@ pub static RUST: LanguageTable = LanguageTable {
     head: SignatureForm::Fields(" -> "),
     imports: &["use_declaration"],
     calls: &["call_expression", "macro_invocation"],
+    blocks: &["block"],
+    arguments: &["arguments"],
+    returns: &["return_expression"],
     ..NONE
 };

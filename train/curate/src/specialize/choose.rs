@@ -145,6 +145,7 @@ mod tests {
     fn row(name: &str, kind: ItemKind, output: &str) -> CuratedRow {
         CuratedRow {
             instruction: String::new(),
+            hole: None,
             output: output.into(),
             repo: None,
             path: "a.ts".into(),

@@ -30,6 +30,8 @@ pub fn task(style: InstructionStyle, input: &StyleInput) -> Option<Task> {
         InstructionStyle::Fix => fix::task(input),
         InstructionStyle::Test => examples::task(input),
         InstructionStyle::Continue => continuation::task(input),
+        // Its row has no instruction: a hole is cut where the file is at hand.
+        InstructionStyle::Infill => None,
     }
 }
 

@@ -1,0 +1,216 @@
+//! llama.cpp itself reads what is exported: with `CODELSI_LLAMA_CPP`, the folder of its `llama-tokenize` and `llama-server`.
+
+use codelsi_engine::{DType, Device};
+use codelsi_model::adapter::Adapter;
+use codelsi_model::checkpoint::Checkpoint;
+use codelsi_model::config::ModelConfig;
+use codelsi_model::generate::{Completion, GenerationRequest, SchedulerConfig, generate};
+use codelsi_model::gguf::{TensorType, export_adapter, export_model};
+use codelsi_model::llama::Llama;
+use codelsi_model::synthetic;
+use codelsi_model::tokenizer::Tokenizer;
+use codelsi_testing::shared;
+use codelsi_tests::{golden_case, load_adapted, load_model};
+use serde_json::{Value, json};
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+const TOKENS: usize = 24;
+
+/// The folder of llama.cpp's programs; a line says that it was not given.
+fn programs() -> Option<PathBuf> {
+    let folder = std::env::var_os("CODELSI_LLAMA_CPP").map(PathBuf::from);
+    if folder.is_none() {
+        println!("skipped: CODELSI_LLAMA_CPP names no folder of llama.cpp's programs");
+    }
+    folder
+}
+
+/// Returns a golden case's model with a tokenizer beside it, which an export needs.
+fn model_with_tokenizer(case: &str, folder: &Path) -> PathBuf {
+    let (model, named) = (folder.join(case), folder.join(format!("{case}-tokenizer")));
+    fs::create_dir(&model).unwrap();
+    for file in fs::read_dir(golden_case(case).join("model")).unwrap().map(Result::unwrap) {
+        fs::copy(file.path(), model.join(file.file_name())).unwrap();
+    }
+    let vocab = Checkpoint::open(&model).unwrap().config().vocab;
+    let config = ModelConfig { vocab, ..synthetic::config("tiny").unwrap() };
+    synthetic::write_random_model(&named, &config, 7, &mut |_, _| {}).unwrap();
+    for file in ["tokenizer.json", "tokenizer_config.json"] {
+        fs::copy(named.join(file), model.join(file)).unwrap();
+    }
+    model
+}
+
+fn export(model: &Path, out: &Path, tensor_type: TensorType) {
+    export_model(&Checkpoint::open(model).unwrap(), None, out, Some(tensor_type), &mut |_, _| {}).unwrap();
+}
+
+/// llama.cpp's server on a GGUF file, killed when it is dropped.
+struct Server {
+    process: Child,
+    port: u16,
+}
+
+impl Server {
+    fn start(programs: &Path, model: &Path, adapter: Option<&Path>) -> Self {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut command = Command::new(programs.join("llama-server"));
+        command
+            .args(["--port", &port.to_string(), "-ctk", "f32", "-ctv", "f32", "-c", "512", "-m"])
+            .arg(model);
+        adapter.iter().for_each(|adapter| {
+            command.arg("--lora").arg(adapter);
+        });
+        let process = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let mut server = Server { process, port };
+        for _ in 0..600 {
+            assert!(server.process.try_wait().unwrap().is_none(), "{command:?} ended");
+            if server.ask("GET", "/health", &Value::Null).is_some() {
+                return server;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        panic!("{command:?} did not come up in a minute");
+    }
+
+    /// Returns the answer to a request, if it is one of success.
+    fn ask(&self, method: &str, path: &str, body: &Value) -> Option<Value> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
+        let body = body.to_string();
+        let head = format!(
+            "{method} {path} HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        stream.write_all((head + &body).as_bytes()).ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        let (head, body) = answer.split_once("\r\n\r\n")?;
+        head.contains(" 200 ").then(|| serde_json::from_str(body).unwrap())
+    }
+
+    /// Greedy tokens after a prompt, each with its log-probability and the next best one's.
+    fn complete(&self, prompt: &[u32]) -> Vec<(u32, [f64; 2])> {
+        let body = json!({
+            "prompt": prompt, "n_predict": TOKENS, "temperature": 0, "n_probs": 2, "cache_prompt": false,
+            "ignore_eos": true,
+        });
+        let answer = self.ask("POST", "/completion", &body).unwrap();
+        let token = |step: &Value| {
+            let top = |i: usize| step["top_logprobs"][i]["logprob"].as_f64().unwrap();
+            (step["id"].as_u64().unwrap() as u32, [top(0), top(1)])
+        };
+        answer["completion_probabilities"].as_array().unwrap().iter().map(token).collect()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn prompts(vocab: u32) -> Vec<Vec<u32>> {
+    [1, 7, 40].map(|length| (0..length).map(|i| 3 + (i * 37 + length) % (vocab - 3)).collect()).to_vec()
+}
+
+fn ours(device: &Device, model: &Llama, prompt: &[u32]) -> Completion {
+    let request =
+        GenerationRequest { stop_at_eos: false, ..GenerationRequest::greedy(prompt.to_vec(), TOKENS) };
+    generate(device, model, None, &[request], SchedulerConfig::default(), &mut |_| {})
+        .unwrap()
+        .remove(0)
+        .remove(0)
+}
+
+/// Compares greedy tokens up to the first tie, or the end token, which llama.cpp's `ignore_eos` forbids.
+fn assert_equal_until_a_tie(ours: &Completion, theirs: &[(u32, [f64; 2])], eos: &[u32], what: &str) {
+    let mut compared = 0;
+    for (i, &(token, [first, second])) in theirs.iter().enumerate() {
+        if first - second < 1e-3 || eos.contains(&ours.token_ids[i]) {
+            break;
+        }
+        assert_eq!(token, ours.token_ids[i], "{what}, token {i}");
+        assert!((first - f64::from(ours.logprobs[i])).abs() < 1e-3, "{what}, token {i}");
+        compared += 1;
+    }
+    assert!(compared >= 4, "{what}: a tie after {compared} tokens");
+}
+
+#[test]
+fn greedy_tokens_of_a_model_and_of_an_adapter_are_ours() {
+    let Some(programs) = programs() else { return };
+    let (device, folder) = (Device::cpu(), tempfile::tempdir().unwrap());
+    for case in ["tiny", "llama3", "qwen2", "mistral"] {
+        let case_model = model_with_tokenizer(case, folder.path());
+        let (gguf, lora) =
+            (folder.path().join(format!("{case}.gguf")), folder.path().join(format!("{case}-lora.gguf")));
+        export(&case_model, &gguf, TensorType::F32);
+        let model = load_model(&case_model, &device, DType::F32);
+        let (vocab, eos) = (model.config().vocab as u32, model.config().eos.clone());
+        let server = Server::start(&programs, &gguf, None);
+        for prompt in prompts(vocab) {
+            assert_equal_until_a_tie(&ours(&device, &model, &prompt), &server.complete(&prompt), &eos, case);
+        }
+        drop(server);
+        let adapter = Adapter::load(golden_case(case).join("adapter"), model.config()).unwrap();
+        export_adapter(model.config(), &adapter, &lora, None, &mut |_, _| {}).unwrap();
+        let model = load_adapted(case, &device, DType::F32);
+        let server = Server::start(&programs, &gguf, Some(&lora));
+        for prompt in prompts(vocab) {
+            let what = format!("{case} with its adapter");
+            assert_equal_until_a_tie(&ours(&device, &model, &prompt), &server.complete(&prompt), &eos, &what);
+        }
+    }
+}
+
+#[test]
+fn other_types_are_near() {
+    let Some(programs) = programs() else { return };
+    let (device, folder) = (Device::cpu(), tempfile::tempdir().unwrap());
+    let case_model = model_with_tokenizer("tiny", folder.path());
+    let model = load_model(&case_model, &device, DType::F32);
+    for (tensor_type, limit) in [(TensorType::F16, 0.02), (TensorType::BF16, 0.1), (TensorType::Q8_0, 0.1)] {
+        let gguf = folder.path().join("model.gguf");
+        export(&case_model, &gguf, tensor_type);
+        let server = Server::start(&programs, &gguf, None);
+        for prompt in prompts(model.config().vocab as u32) {
+            let (mine, theirs) = (ours(&device, &model, &prompt), server.complete(&prompt));
+            let error = (theirs[0].1[0] - f64::from(mine.logprobs[0])).abs();
+            assert!(error < limit, "{tensor_type:?}: the best token's log-probability differs by {error}");
+        }
+    }
+}
+
+#[test]
+fn llama_cpp_tokenizes_through_the_file_as_we_do() {
+    let Some(programs) = programs() else { return };
+    let Some(golden) = shared("data/codellama-tokenizer/golden-llama2.jsonl") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("model");
+    let config = ModelConfig { vocab: 32000, ..synthetic::config("tiny").unwrap() };
+    synthetic::write_random_model(&model, &config, 7, &mut |_, _| {}).unwrap();
+    let tokenizer = golden.with_file_name("llama2-tokenizer.json");
+    fs::copy(&tokenizer, model.join("tokenizer.json")).unwrap();
+    let (gguf, text_file) = (folder.path().join("model.gguf"), folder.path().join("text"));
+    export(&model, &gguf, TensorType::F32);
+    let tokenizer = Tokenizer::load(&model).unwrap();
+    for line in fs::read_to_string(golden).unwrap().lines() {
+        let case: Value = serde_json::from_str(line).unwrap();
+        let text = case["text"].as_str().unwrap();
+        if text.is_empty() {
+            continue;
+        }
+        fs::write(&text_file, text).unwrap();
+        let mut command = Command::new(programs.join("llama-tokenize"));
+        command.args(["--ids", "--no-bos", "--no-parse-special", "--no-escape", "--log-disable", "-m"]);
+        let made = command.arg(&gguf).arg("-f").arg(&text_file).output().unwrap();
+        let ids: Vec<u32> = serde_json::from_slice(&made.stdout).unwrap();
+        assert_eq!(ids, tokenizer.encode(text, false).unwrap(), "{text:?}");
+    }
+}
