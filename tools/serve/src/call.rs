@@ -14,6 +14,9 @@ use std::time::Duration;
 
 /// Bytes of a body.
 const MAX_BODY: usize = 16 << 20;
+/// Bytes that are read and thrown away before a larger body is refused: a client that is still sending would not see the
+/// refusal.
+const MAX_DISCARDED: u64 = 64 << 20;
 /// Time for a body to come.
 const BODY_TIME: Duration = Duration::from_secs(30);
 
@@ -55,17 +58,19 @@ async fn read(mut body: Body) -> Result<Vec<u8>, ApiError> {
         let message = format!("the body exceeds {} MiB; send less", MAX_BODY >> 20);
         ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, message)
     };
-    if body.size_hint().lower() > MAX_BODY as u64 {
+    if body.size_hint().lower() > MAX_DISCARDED {
         return Err(too_large());
     }
-    let mut bytes = Vec::new();
+    let (mut bytes, mut length) = (Vec::new(), 0);
     while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
         let frame = frame.map_err(|e| ApiError::invalid(format!("the body broke off: {e}")))?;
         let Ok(data) = frame.into_data() else { continue };
-        if bytes.len() + data.len() > MAX_BODY {
-            return Err(too_large());
+        length += data.len() as u64;
+        match length {
+            length if length > MAX_DISCARDED => return Err(too_large()),
+            length if length > MAX_BODY as u64 => bytes = Vec::new(),
+            _ => bytes.extend_from_slice(&data),
         }
-        bytes.extend_from_slice(&data);
     }
-    Ok(bytes)
+    if length > MAX_BODY as u64 { Err(too_large()) } else { Ok(bytes) }
 }

@@ -19,7 +19,10 @@ impl CompletionLogprobs {
     pub fn push(&mut self, tokenizer: &Tokenizer, token: &TokenLogprob, offset: &mut usize) {
         self.push_id(tokenizer, token.id, offset);
         self.logprobs.push(finite(token.logprob));
-        let top = token.top.iter().map(|(id, logprob)| (tokens::text(tokenizer, *id), finite(*logprob)));
+        // The token itself is among them, though it may be none of the likeliest.
+        let own = (!token.top.is_empty()).then_some((token.id, token.logprob));
+        let top = token.top.iter().copied().chain(own);
+        let top = top.map(|(id, logprob)| (tokens::text(tokenizer, id), finite(logprob)));
         self.top.push(Value::Object(top.collect::<Map<_, _>>()));
     }
 

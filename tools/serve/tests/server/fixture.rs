@@ -62,6 +62,7 @@ pub fn write_adapter(folder: &Path, seed: u64) -> PathBuf {
         let b: &mut [f32] = module.b.slice_mut().unwrap();
         b.iter_mut().enumerate().for_each(|(i, x)| *x = ((i as u64 * 37 + seed) % 11) as f32 / 5.0 - 1.0);
     }
+    fs::create_dir_all(folder.parent().unwrap()).unwrap();
     adapter.save(folder, &folder.display().to_string()).unwrap();
     folder.to_owned()
 }
