@@ -3,7 +3,7 @@
 use crate::evaluation::with_progress;
 use crate::stages::Stages;
 use codelsi_curate::specialize::{ExportedApi, choose_rows, held_out, split_rows};
-use codelsi_curate::{self as curate, CurateOptions, CuratedRow, Hole, InstructionStyle, RowLimits};
+use codelsi_curate::{self as curate, CurateOptions, CuratedRow, InstructionStyle, RowLimits};
 use codelsi_engine::{Error, Result};
 use codelsi_eval::held_out::{HeldOutProtocol, HeldOutRow, PrivateLibrary, evaluate_held_out, identifiers};
 use codelsi_eval::report::RepositoryResult;
@@ -234,9 +234,8 @@ fn with_instruction(mut items: Vec<Vec<CuratedRow>>) -> Vec<Vec<CuratedRow>> {
 /// Returns whether the text around a row's hole holds the code of any of these rows, by all but white space.
 fn shows_any(row: &CuratedRow, others: &[&CuratedRow]) -> bool {
     let without_space = |text: &str| text.split_whitespace().collect::<String>();
-    let Some(Hole { prefix, suffix }) = &row.hole else { return false };
-    let shown = without_space(&format!("{prefix}{}{suffix}", row.output));
-    others.iter().any(|other| shown.contains(&without_space(&other.output)))
+    let shown = without_space(&row.text());
+    row.hole.is_some() && others.iter().any(|other| shown.contains(&without_space(&other.output)))
 }
 
 /// Turns a row into a held-out row; the number makes its name unique.
@@ -247,7 +246,7 @@ fn held_out_row((number, row): (usize, CuratedRow)) -> HeldOutRow {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use codelsi_curate::{ItemKind, Language};
+    use codelsi_curate::{Hole, ItemKind, Language};
 
     fn row(output: &str, hole: Option<(&str, &str)>) -> CuratedRow {
         CuratedRow {

@@ -294,7 +294,7 @@ impl<'a> Stages<'a> {
     /// The number of tokens of a row file, without a template.
     fn tokens_of_rows(&self, path: &Path) -> Result<u64> {
         let rows: Vec<CuratedRow> = jsonl::read(path)?;
-        let texts: Vec<String> = rows.into_iter().map(|row| row.instruction + "\n" + &row.output).collect();
+        let texts: Vec<String> = rows.iter().map(CuratedRow::text).collect();
         self.tokens(texts.iter())
     }
 

@@ -52,6 +52,24 @@ pub struct CuratedRow {
     pub evolved: usize,
 }
 
+impl CuratedRow {
+    /// The text that the model is given, without a template.
+    pub fn prompt(&self) -> String {
+        match &self.hole {
+            Some(Hole { prefix, suffix }) => format!("{prefix}{suffix}"),
+            None => self.instruction.clone(),
+        }
+    }
+
+    /// The whole text: of instruction and answer, or of the file without a hole.
+    pub fn text(&self) -> String {
+        match &self.hole {
+            Some(Hole { prefix, suffix }) => format!("{prefix}{}{suffix}", self.output),
+            None => format!("{}\n{}", self.instruction, self.output),
+        }
+    }
+}
+
 /// The text around a hole in a source file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hole {

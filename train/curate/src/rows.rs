@@ -60,22 +60,6 @@ impl RowTexts {
         }
         Ok(RowTexts { instruction, hole: None, output })
     }
-
-    /// What the model is given.
-    fn prompt(&self) -> String {
-        match &self.hole {
-            Some(Hole { prefix, suffix }) => format!("{prefix}{suffix}"),
-            None => self.instruction.clone(),
-        }
-    }
-
-    /// The whole text, as a reader would see it.
-    fn all(&self) -> String {
-        match &self.hole {
-            Some(Hole { prefix, suffix }) => format!("{prefix}{}{suffix}", self.output),
-            None => format!("{}\n{}", self.instruction, self.output),
-        }
-    }
 }
 
 /// The row of one item in one style with its length, or the reason why it is dropped.
@@ -89,22 +73,7 @@ fn row(
     if !style.supports(item.language) {
         return Err("other-language".into());
     }
-    let texts = RowTexts::of(kept, style, options)?;
-    let prompt = texts.prompt();
-    if !style.is_write() || options.context {
-        // The instruction holds other text than the item: a seeded bug, for example, can make code equal to a problem.
-        let limits = &filters.limits;
-        if prompt.chars().count() > limits.max_instruction + limits.max_chars {
-            return Err("too-long".into());
-        }
-        let text = texts.all();
-        filters.check_secrets(&[&text], RowPlace::of(source, item)).map_err(DropReason::Secret)?;
-        if filters.benchmark_match(item.language, &item.name, &text, &item.code).is_some() {
-            return Err("benchmark".into());
-        }
-    }
-    let length = filters.measure(&prompt, &texts.output)?;
-    let RowTexts { instruction, hole, output } = texts;
+    let RowTexts { instruction, hole, output } = RowTexts::of(kept, style, options)?;
     let row = CuratedRow {
         instruction,
         hole,
@@ -121,5 +90,17 @@ fn row(
         teacher: None,
         evolved: 0,
     };
+    if !style.is_write() || options.context {
+        // The instruction holds other text than the item: a seeded bug, for example, can make code equal to a problem.
+        let (limits, text) = (&filters.limits, row.text());
+        if row.prompt().chars().count() > limits.max_instruction + limits.max_chars {
+            return Err("too-long".into());
+        }
+        filters.check_secrets(&[&text], RowPlace::of(source, item)).map_err(DropReason::Secret)?;
+        if filters.benchmark_match(item.language, &item.name, &text, &item.code).is_some() {
+            return Err("benchmark".into());
+        }
+    }
+    let length = filters.measure(&row.prompt(), &row.output)?;
     Ok((row, length))
 }
