@@ -43,10 +43,14 @@ pub struct Guard {
 pub async fn guard(State(guard): State<Guard>, request: Request, next: Next) -> Response {
     let path = request.uri().path().to_owned();
     let (form, method) = (ErrorForm::of_path(&path), request.method().clone());
-    let (mut response, cors) = match guard.rules.check(&request) {
+    let (mut response, cors) = match guard.rules.check_sender(&request) {
         Err(error) => (error.into_response(), None),
-        Ok(Pass { preflight: true, cors }) => (StatusCode::NO_CONTENT.into_response(), cors),
-        Ok(Pass { cors, .. }) => (next.run(request).await, cors),
+        // A browser's question before a request, which has no key.
+        Ok(cors) if method == Method::OPTIONS => (StatusCode::NO_CONTENT.into_response(), cors),
+        Ok(cors) => match guard.rules.check_request(&request) {
+            Err(error) => (error.into_response(), cors),
+            Ok(()) => (next.run(request).await, cors),
+        },
     };
     if let Some(error) = response.extensions_mut().remove::<ApiError>() {
         // axum says which methods a path takes.
@@ -63,35 +67,28 @@ pub async fn guard(State(guard): State<Guard>, request: Request, next: Next) -> 
     if method == Method::HEAD { response.map(|_| Body::empty()) } else { response }
 }
 
-/// A request that may go on.
-struct Pass {
-    /// True for a browser's question before a request of an allowed origin.
-    preflight: bool,
-    /// The allowed origin that the response names.
-    cors: Option<HeaderValue>,
-}
-
 impl Rules {
-    fn check(&self, request: &Request) -> Result<Pass, ApiError> {
+    /// Checks host and origin. Returns the allowed origin that the response names, which a page reads a refusal by, too.
+    fn check_sender(&self, request: &Request) -> Result<Option<HeaderValue>, ApiError> {
         let headers = request.headers();
         let local = request.extensions().get::<Connection>().map(|connection| connection.local.ip());
         let host = self.check_host(headers, local)?;
         if let Some(authority) = request.uri().authority() {
             self.check_name(host_name(authority.as_str()), local)?;
         }
-        let cors = self.check_origin(headers, host)?;
-        let method = request.method();
-        if method == Method::OPTIONS {
-            return Ok(Pass { preflight: true, cors });
-        }
-        let path = request.uri().path();
+        self.check_origin(headers, host)
+    }
+
+    /// Checks the key and the type of the body.
+    fn check_request(&self, request: &Request) -> Result<(), ApiError> {
+        let (headers, path) = (request.headers(), request.uri().path());
         if !matches!(path, "/" | "/health") {
             self.check_key(headers)?;
         }
-        if method == Method::POST {
-            check_content_type(headers, ErrorForm::of_path(path) == ErrorForm::Ollama)?;
+        match *request.method() == Method::POST {
+            true => check_content_type(headers, ErrorForm::of_path(path) == ErrorForm::Ollama),
+            false => Ok(()),
         }
-        Ok(Pass { preflight: false, cors })
     }
 
     /// Returns the request's host, which must be the server's.
@@ -225,7 +222,9 @@ mod tests {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        rules.check(&request.body(Body::empty()).unwrap()).map_or_else(|e| e.status.as_u16(), |_| 200)
+        let request = request.body(Body::empty()).unwrap();
+        let checked = rules.check_sender(&request).and_then(|_| rules.check_request(&request));
+        checked.map_or_else(|e| e.status.as_u16(), |()| 200)
     }
 
     #[test]

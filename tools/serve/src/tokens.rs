@@ -3,15 +3,11 @@
 use codelsi_model::tokenizer::Tokenizer;
 
 /// Returns the text of a token: what it adds to a text, or the name of a control token. Bytes that are a part of a character
-/// are spelled out, as OpenAI does.
+/// are replacement characters, as in vLLM; where an API has the bytes beside it, they are whole.
 pub fn text(tokenizer: &Tokenizer, id: u32) -> String {
-    match (std::str::from_utf8(tokenizer.token_bytes(id)), tokenizer.control_token(id)) {
-        (_, Some(name)) => name.to_owned(),
-        (Ok(text), None) => text.to_owned(),
-        (Err(_), None) => {
-            let bytes = tokenizer.token_bytes(id).iter();
-            format!("bytes:{}", bytes.map(|byte| format!("\\x{byte:02x}")).collect::<String>())
-        }
+    match tokenizer.control_token(id) {
+        Some(name) => name.to_owned(),
+        None => String::from_utf8_lossy(tokenizer.token_bytes(id)).into_owned(),
     }
 }
 
