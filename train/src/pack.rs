@@ -380,7 +380,7 @@ mod tests {
             let tokenizer = tokenizer_with(&markers);
             let encoder =
                 |seq| Encoder { tokenizer: &tokenizer, template: PromptTemplate::Paper, chat: None, seq };
-            let all = encoder(100).documents(&[row.clone(), example("a", "x")]).unwrap();
+            let all = encoder(1000).documents(&[row.clone(), example("a", "x")]).unwrap();
             let document = &all.documents[0];
             assert_eq!(document.tokens, [1, 31, 3, a, b, 32, 3, c, 33, 3, x, 34]);
             let learned = [[-100; 8].as_slice(), &[3, x as i32, 34, -100]].concat();
