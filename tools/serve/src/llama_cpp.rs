@@ -139,18 +139,21 @@ fn encode_infill(
     begun: &str,
 ) -> Result<(EncodedPrompt, bool), ApiError> {
     let tokenizer = app.tokenizer();
-    let mut prompt = infill::encode(tokenizer, prefix, suffix, begun)?;
-    let (mut context, mut count) = (String::new(), 0);
-    for extra in extras.iter().rev() {
-        let longer = format!("{}{context}", extra.written());
-        if app.check_text(longer.len()).is_err() {
-            break;
+    let encode = |count: usize| {
+        let newest = &extras[extras.len() - count..];
+        let before: String = newest.iter().map(Extra::written).chain([prefix.to_owned()]).collect();
+        app.check_text(before.len())?;
+        infill::encode(tokenizer, &before, suffix, begun)
+    };
+    let (mut prompt, mut count) = (encode(0)?, 0);
+    // All of them first, then by halves: as many as fit are found in few encodings.
+    let (mut next, mut too_many) = (extras.len(), extras.len() + 1);
+    while count < next && next < too_many {
+        match encode(next) {
+            Ok(longer) if longer.tokens.len() <= app.max_model_len / 2 => (prompt, count) = (longer, next),
+            _ => too_many = next,
         }
-        let candidate = infill::encode(tokenizer, &format!("{longer}{prefix}"), suffix, begun)?;
-        if candidate.tokens.len() > app.max_model_len / 2 {
-            break;
-        }
-        (prompt, context, count) = (candidate, longer, count + 1);
+        next = count.midpoint(too_many);
     }
     Ok((prompt, count < extras.len()))
 }
