@@ -175,8 +175,8 @@ fn case_of(b: usize, v: usize, dtype: DType, rows: RowParams) -> Case {
         }),
         reference: Box::new(move |x| {
             let (mut tokens, mut logprobs) = (F64Tensor::zeros([b]), F64Tensor::zeros([b]));
-            for row in 0..b {
-                let token = choose(x[0].row(row), &(rows.params)(row, &referenced[row]));
+            for (row, previous) in referenced.iter().enumerate() {
+                let token = choose(x[0].row(row), &(rows.params)(row, previous));
                 tokens.data[row] = token as f64;
                 logprobs.data[row] = softmax(x[0].row(row))[token].ln();
             }
