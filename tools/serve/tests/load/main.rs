@@ -36,14 +36,16 @@ impl Numbers {
 fn body(i: usize) -> Value {
     let mut numbers = Numbers(i as u64 + 1);
     let begin = "export function total(xs: number[]): number { return ".repeat(numbers.below(3));
+    let (model, temperature) = ([BASE, "one", "two"][numbers.below(3)], [0.0, 0.8][numbers.below(2)]);
+    let stop = if numbers.below(2) == 0 { vec![] } else { vec!["z"] };
     json!({
-        "model": [BASE, "one", "two"][numbers.below(3)],
+        "model": model,
         "prompt": format!("{begin}{i} {}", "x".repeat(numbers.below(60))),
         "max_tokens": 1 + numbers.below(60),
-        "temperature": [0.0, 0.8][numbers.below(2)],
+        "temperature": temperature,
         "n": 1 + numbers.below(3),
         "seed": i,
-        "stop": [[], vec!["z"]][numbers.below(2)],
+        "stop": stop,
     })
 }
 
