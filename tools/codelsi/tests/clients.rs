@@ -1,6 +1,6 @@
 //! Other people's clients and readers: OpenAI's and Ollama's packages against a server, `gguf` against an export.
 
-use codelsi_testing::tool;
+use codelsi_testing::{or_skip, tool};
 use serde_json::{Value, json};
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -111,6 +111,18 @@ fn the_clients_of_openai_and_ollama_get_what_they_ask_for() {
         let said = output(client.args([&server.address, KEY, "base", "tuned"]));
         assert!(said.ends_with("ok\n"), "{name}: {said}");
     }
+}
+
+#[test]
+fn the_page_is_used_by_keyboard_in_a_browser() {
+    let names = ["chromium", "chromium-browser", "google-chrome"];
+    let browser = names.iter().find(|name| Command::new(name).arg("--version").output().is_ok());
+    let Some(browser) = or_skip(browser.ok_or("no Chromium is installed")) else { return };
+    let desk = Desk::new();
+    let server = Server::start(&desk);
+    let mut page = Command::new("python3");
+    let said = output(page.arg(script("page.py")).args([browser, &server.address[..], KEY, "base", "tuned"]));
+    assert!(said.ends_with("ok\n"), "{said}");
 }
 
 #[test]
