@@ -60,7 +60,7 @@ pub struct InfillResult {
     pub exact_match: ConfidenceInterval,
     /// 1 − the edit distance in characters from the reference, divided by the length of the longer one: a mean.
     pub edit_similarity: ConfidenceInterval,
-    /// Both by row.
+    /// Exact match and edit similarity of each row.
     pub per_row: Vec<(f64, f64)>,
 }
 

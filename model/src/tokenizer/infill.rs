@@ -25,7 +25,7 @@ pub struct InfillMarkers {
     files: &'static [&'static str],
 }
 
-/// All families.
+/// Families that are known, in the order in which they are looked for.
 const FAMILIES: [InfillMarkers; 2] = [
     InfillMarkers {
         family: "Code Llama",
@@ -93,7 +93,7 @@ pub struct InfillTokens {
     pub middle: u32,
     /// Ends the infilled text; training appends it.
     pub end: u32,
-    /// All tokens at which generation of infilled text stops, `end` among them.
+    /// Tokens at which generation of infilled text stops, `end` among them.
     pub ends: Vec<u32>,
 }
 

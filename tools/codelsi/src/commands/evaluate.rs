@@ -104,7 +104,7 @@ pub fn run(args: &EvaluateArgs, out: &Output) -> Result<()> {
     Ok(())
 }
 
-/// What the models are measured on.
+/// Tasks on which the models are measured.
 struct Tasks {
     problems: Option<(Vec<Problem>, Box<dyn Judge>, Protocol)>,
     holes: Option<InfillSet>,

@@ -22,7 +22,7 @@ struct Function<'t> {
     docstring: Option<&'t str>,
 }
 
-/// All holes of a kind.
+/// Finds the holes of a kind.
 type HoleKind = fn(&Function) -> Vec<Range<usize>>;
 
 const KINDS: [HoleKind; 4] = [statements, block_bodies, expressions, arguments];
@@ -125,7 +125,7 @@ fn without_parentheses(node: Node) -> Node {
     }
 }
 
-/// What stands in the parentheses of calls.
+/// Arguments, as they stand in the parentheses of calls.
 fn arguments(function: &Function) -> Vec<Range<usize>> {
     let inside = |list: Node| {
         let mut all = named_children(list);
