@@ -118,8 +118,6 @@ def chat():
     assert all(len(token.top_logprobs) == 3 for token in told.logprobs.content)
     two = ask(n=2, temperature=1.0, seed=1)
     assert [choice.index for choice in two.choices] == [0, 1]
-    with client.chat.completions.stream(model=base, messages=messages, max_tokens=5) as stream:
-        assert stream.get_final_completion().choices[0].message.content is not None
     tool = {"type": "function", "function": {"name": "f", "parameters": {}}}
     refused(openai.BadRequestError, lambda: ask(tools=[tool]), "tools")
     refused(openai.BadRequestError, lambda: ask(response_format={"type": "json_object"}), "response_format")
