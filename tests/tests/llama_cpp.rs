@@ -3,14 +3,15 @@
 use codelsi_engine::{DType, Device};
 use codelsi_model::adapter::Adapter;
 use codelsi_model::checkpoint::Checkpoint;
-use codelsi_model::config::ModelConfig;
+use codelsi_model::config::{LinearName, ModelConfig};
 use codelsi_model::generate::{Completion, GenerationRequest, SchedulerConfig, generate};
 use codelsi_model::gguf::{TensorType, export_adapter, export_model};
 use codelsi_model::llama::Llama;
 use codelsi_model::synthetic;
 use codelsi_model::tokenizer::Tokenizer;
+use codelsi_model::trainable::Trainable;
 use codelsi_testing::shared;
-use codelsi_tests::{golden_case, load_adapted, load_model};
+use codelsi_tests::{golden_case, load_model};
 use serde_json::{Value, json};
 use std::fs;
 use std::io::{Read, Write};
@@ -30,20 +31,23 @@ fn programs() -> Option<PathBuf> {
     folder
 }
 
-/// Returns a golden case's model with a tokenizer beside it, which an export needs.
-fn model_with_tokenizer(case: &str, folder: &Path) -> PathBuf {
-    let (model, named) = (folder.join(case), folder.join(format!("{case}-tokenizer")));
-    fs::create_dir(&model).unwrap();
-    for file in fs::read_dir(golden_case(case).join("model")).unwrap().map(Result::unwrap) {
-        fs::copy(file.path(), model.join(file.file_name())).unwrap();
+/// Writes a model of a golden case's architecture with random weights, and a vocabulary that a tokenizer has.
+fn write_model(case: &str, folder: &Path) -> PathBuf {
+    let golden = Checkpoint::open(&golden_case(case).join("model")).unwrap();
+    let config = ModelConfig { vocab: 512, ..golden.config().clone() };
+    synthetic::write_random_model(&folder.join(case), &config, 7, &mut |_, _| {}).unwrap();
+    folder.join(case)
+}
+
+/// An adapter that changes what the model says.
+fn adapter_of(model: &Llama) -> Adapter {
+    let targets = [LinearName::Q, LinearName::K, LinearName::V, LinearName::Down];
+    let mut adapter = Adapter::init_lora(model.config(), 4, 8.0, 0.0, &targets, 3).unwrap();
+    for module in adapter.modules.values_mut() {
+        let b: &mut [f32] = module.b.slice_mut().unwrap();
+        b.iter_mut().enumerate().for_each(|(i, x)| *x = (i * 37 % 11) as f32 / 50.0 - 0.1);
     }
-    let vocab = Checkpoint::open(&model).unwrap().config().vocab;
-    let config = ModelConfig { vocab, ..synthetic::config("tiny").unwrap() };
-    synthetic::write_random_model(&named, &config, 7, &mut |_, _| {}).unwrap();
-    for file in ["tokenizer.json", "tokenizer_config.json"] {
-        fs::copy(named.join(file), model.join(file)).unwrap();
-    }
-    model
+    adapter
 }
 
 fn export(model: &Path, out: &Path, tensor_type: TensorType) {
@@ -147,20 +151,20 @@ fn greedy_tokens_of_a_model_and_of_an_adapter_are_ours() {
     let Some(programs) = programs() else { return };
     let (device, folder) = (Device::cpu(), tempfile::tempdir().unwrap());
     for case in ["tiny", "llama3", "qwen2", "mistral"] {
-        let case_model = model_with_tokenizer(case, folder.path());
+        let case_model = write_model(case, folder.path());
         let (gguf, lora) =
             (folder.path().join(format!("{case}.gguf")), folder.path().join(format!("{case}-lora.gguf")));
         export(&case_model, &gguf, TensorType::F32);
-        let model = load_model(&case_model, &device, DType::F32);
+        let mut model = load_model(&case_model, &device, DType::F32);
         let (vocab, eos) = (model.config().vocab as u32, model.config().eos.clone());
         let server = Server::start(&programs, &gguf, None);
         for prompt in prompts(vocab) {
             assert_equal_until_a_tie(&ours(&device, &model, &prompt), &server.complete(&prompt), &eos, case);
         }
         drop(server);
-        let adapter = Adapter::load(golden_case(case).join("adapter"), model.config()).unwrap();
+        let adapter = adapter_of(&model);
         export_adapter(model.config(), &adapter, &lora, None, &mut |_, _| {}).unwrap();
-        let model = load_adapted(case, &device, DType::F32);
+        model.attach(&adapter, Trainable::Nothing).unwrap();
         let server = Server::start(&programs, &gguf, Some(&lora));
         for prompt in prompts(vocab) {
             let what = format!("{case} with its adapter");
@@ -173,7 +177,7 @@ fn greedy_tokens_of_a_model_and_of_an_adapter_are_ours() {
 fn other_types_are_near() {
     let Some(programs) = programs() else { return };
     let (device, folder) = (Device::cpu(), tempfile::tempdir().unwrap());
-    let case_model = model_with_tokenizer("tiny", folder.path());
+    let case_model = write_model("tiny", folder.path());
     let model = load_model(&case_model, &device, DType::F32);
     for (tensor_type, limit) in [(TensorType::F16, 0.02), (TensorType::BF16, 0.1), (TensorType::Q8_0, 0.1)] {
         let gguf = folder.path().join("model.gguf");
