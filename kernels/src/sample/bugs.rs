@@ -27,7 +27,7 @@ pub const BUGS: &[Bug] = &[
         "sample.cu",
         "no barrier between the marks of previous tokens and their counting",
         ["counts[id] = 0;\n    }\n    __syncthreads();\n", "counts[id] = 0;\n    }\n"],
-        (F32, "B=24 V=100 penalized"),
+        (F32, "B=12 V=1500 penalized"),
     ),
     Bug::new(
         "sample.cu",

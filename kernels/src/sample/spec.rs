@@ -51,13 +51,14 @@ struct RowParams {
 const FILTERS: RowParams =
     RowParams { previous: |_, vocab| (0..vocab.min(70) as i32).rev().chain([0]).collect(), params: filters };
 
-/// Rows that differ in their penalties. Previous tokens: 40 of a prompt and 5,000 generated ones, half of them the same.
+/// Rows that differ in their penalties. Previous tokens: 40 of a prompt and 5,000 generated ones, half of them the same;
+/// of a large vocabulary, those that one warp of a GPU marks are others than it counts.
 const PENALTIES: RowParams = RowParams {
     previous: |row, vocab| {
         let token = |i: usize| match i {
             ..40 => 3 * i,
             _ if i.is_multiple_of(2) => 5 * row,
-            _ => i * i % 70,
+            _ => i * i % (7 * vocab.min(1009) / 10).max(1),
         };
         (0..5040).map(|i| (token(i) % vocab) as i32).collect()
     },
