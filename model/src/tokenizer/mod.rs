@@ -7,13 +7,14 @@
 
 mod decode_stream;
 mod infill;
+mod infill_markers;
 mod pipeline;
 mod probes;
 mod special_tokens;
 mod token_bytes;
 
 pub use decode_stream::DecodeStream;
-pub use infill::{InfillMarkers, InfillTokens};
+pub use infill_markers::{InfillMarkers, InfillTokens};
 
 use crate::hub;
 use codelsi_engine::{At, Error, Result};
@@ -82,7 +83,7 @@ impl Tokenizer {
             json.pointer_mut(key).iter_mut().for_each(|value| **value = Value::Null);
         }
         json.get_mut("pre_tokenizer").iter_mut().for_each(|step| modernize_metaspace(step));
-        infill::make_markers_control_tokens(&mut json);
+        infill_markers::make_markers_control_tokens(&mut json);
         let encoding = ByteEncoding::of(&json["decoder"])?;
         let pipeline = Pipeline::of(&json)?;
         let mut inner: tokenizers::Tokenizer = serde_json::from_value(json).map_err(|e| malformed(&e))?;

@@ -1,8 +1,8 @@
 //! The forms of training rows, and the conversation that a row holds.
 
-use super::Hole;
 use super::columns::Columns;
 use super::conversation;
+use super::hole::Hole;
 use super::keys::{CONVERSATIONS, HISTORY, INFILL, INPUTS, PAIRS, SYSTEMS, TEMPLATE};
 use super::value::{join_paragraphs, listed, text};
 use codelsi_model::message::{Message, Role};

@@ -5,6 +5,7 @@ mod columns;
 mod conversation;
 mod files;
 mod form;
+mod hole;
 mod keys;
 mod table;
 mod value;
@@ -18,6 +19,7 @@ use std::path::{Path, PathBuf};
 
 use crate::file_counts::FileCounts;
 pub use columns::Columns;
+pub use hole::Hole;
 use value::join_paragraphs;
 pub(crate) use value::listed;
 
@@ -31,13 +33,6 @@ pub struct Example {
     pub template: Option<PromptTemplate>,
     /// Number of the row, counted from 0 over all rows of all files, those without an answer included.
     pub row: usize,
-}
-
-/// The text around a hole that infilling fills.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Hole {
-    pub prefix: String,
-    pub suffix: String,
 }
 
 /// A question to the model and the answer to learn.

@@ -3,6 +3,7 @@
 use crate::args::{ModelArgs, SamplingArgs, folder, help, number};
 use crate::signals;
 use clap::Args;
+use codelsi_engine::printable::for_terminal;
 use codelsi_engine::{Error, Result};
 use codelsi_experiment::chat::{Answer, Chat, ChatEvent, ChatOptions, Line};
 use codelsi_experiment::inference_model::InferenceModel;
@@ -77,7 +78,8 @@ fn answer(chat: &mut Chat, question: &str, interrupted: &AtomicBool) -> Result<(
         ChatEvent::Text(text) => {
             ends_line = text.is_empty() && ends_line || text.ends_with('\n');
             let mut stdout = io::stdout().lock();
-            let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+            let shown = if stdout.is_terminal() { for_terminal(text) } else { text.to_owned() };
+            let written = stdout.write_all(shown.as_bytes()).and_then(|()| stdout.flush());
             written.map_err(|e| {
                 closed = Some(e.to_string());
                 Error::new("the answer cannot be shown")

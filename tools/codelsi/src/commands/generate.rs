@@ -3,6 +3,7 @@
 use crate::args::{ModelArgs, RankArgs, SamplingArgs, folder, help, number};
 use crate::json::print_json;
 use clap::Args;
+use codelsi_engine::printable::for_terminal;
 use codelsi_engine::{Error, Result};
 use codelsi_experiment::generation::{GenerationOptions, Prompt, ShowText, complete};
 use codelsi_experiment::output::Output;
@@ -78,7 +79,7 @@ pub fn run(args: &GenerateArgs, out: &Output) -> Result<()> {
     let show_text: ShowText = &|text| {
         let mut stdout = io::stdout().lock();
         // A terminal that is gone is no reason to panic.
-        let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+        let _ = stdout.write_all(for_terminal(text).as_bytes()).and_then(|()| stdout.flush());
     };
     let placement = args.ranks.placement(args.model.device);
     let completions = complete(&options, placement, out, streams.then_some(show_text))?;
