@@ -97,7 +97,8 @@ fn show(args: &GenerateArgs, completions: &[Completion]) {
             if completions.len() > 1 {
                 println!("--- {} ({})", i + 1, c.finish_reason.name());
             }
-            println!("{}", c.text);
+            let to_terminal = io::stdout().is_terminal();
+            println!("{}", if to_terminal { for_terminal(&c.text) } else { c.text.clone() });
         }
     }
     let row = |c: &Completion| {
