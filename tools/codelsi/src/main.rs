@@ -151,8 +151,11 @@ mod tests {
     use std::any::TypeId;
     use std::collections::BTreeMap;
 
-    /// `--out` describes what its own command writes; `--help` is clap's.
-    const DIFFERENT: [&str; 2] = ["out", "help"];
+    /// True for a flag with a text of its own: `--out` describes what its own command writes, `--help` is clap's, and
+    /// `serve --adapter` gives names.
+    fn has_own_text(command: &Command, flag: &str) -> bool {
+        matches!((command.get_name(), flag), (_, "out" | "help") | ("serve", "adapter"))
+    }
 
     /// The command line as in a terminal of 80 columns.
     fn built() -> Command {
@@ -178,7 +181,7 @@ mod tests {
         let mut flags = BTreeMap::new();
         for command in built().get_subcommands().filter(|command| command.get_name() != "help") {
             for arg in command.get_arguments() {
-                let Some(name) = arg.get_long().filter(|name| !DIFFERENT.contains(name)) else { continue };
+                let Some(name) = arg.get_long().filter(|name| !has_own_text(command, name)) else { continue };
                 let values = format!("{:?} {:?}", arg.get_short(), arg.get_value_names());
                 // A flag that may be repeated says so.
                 let repeated = matches!(arg.get_action(), ArgAction::Append);

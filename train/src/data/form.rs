@@ -107,7 +107,7 @@ fn what_is_missing(row: &Map<String, Value>) -> String {
         return format!("`{}` is null, expected text", null.unwrap_or_default());
     }
     let has_prompt = PAIRS.iter().any(|(prompt, _)| has(prompt));
-    if let Some(part) = INFILL[..2].iter().find(|key| has(*key) && !has_prompt) {
+    if let Some(part) = INFILL[..2].iter().find(|key| has(key) && !has_prompt) {
         let missing = INFILL.into_iter().find(|key| !has(key)).unwrap_or_default();
         return format!("missing field `{missing}`, which a row with `{part}` has too");
     }
