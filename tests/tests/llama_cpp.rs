@@ -33,7 +33,7 @@ fn programs() -> Option<PathBuf> {
 
 /// Writes a model of a golden case's architecture with random weights, and a vocabulary that a tokenizer has.
 fn write_model(case: &str, folder: &Path) -> PathBuf {
-    let golden = Checkpoint::open(&golden_case(case).join("model")).unwrap();
+    let golden = Checkpoint::open(golden_case(case).join("model")).unwrap();
     let config = ModelConfig { vocab: 512, ..golden.config().clone() };
     synthetic::write_random_model(&folder.join(case), &config, 7, &mut |_, _| {}).unwrap();
     folder.join(case)
