@@ -385,7 +385,8 @@ mod tests {
             assert_eq!(document.tokens, [1, 31, 3, a, b, 32, 3, c, 33, 3, x, 34]);
             let learned = [[-100; 8].as_slice(), &[3, x as i32, 34, -100]].concat();
             assert_eq!((&document.targets, all.infilling, all.documents.len()), (&learned, 1, 2));
-            assert_eq!(encoder(8).documents(&[row.clone()]).unwrap().too_long, [0], "no room for the answer");
+            let cut = encoder(8).documents(std::slice::from_ref(&row)).unwrap();
+            assert_eq!(cut.too_long, [0], "no room for the answer");
         }
         let encoder =
             Encoder { tokenizer: &char_tokenizer(), template: PromptTemplate::Plain, chat: None, seq: 100 };

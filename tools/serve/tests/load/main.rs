@@ -1,11 +1,10 @@
 //! Many clients at once: every answer is the one given alone, every page is free at the end, memory is flat, and overload is
 //! an answer. Half a minute; five with `CODELSI_FULL=1`.
 
-// What other tests of the server need is not all needed here.
-#[allow(dead_code)]
+#[expect(dead_code, reason = "other tests of the server need more of it")]
 #[path = "../server/client.rs"]
 mod client;
-#[allow(dead_code)]
+#[expect(dead_code, reason = "other tests of the server need more of it")]
 #[path = "../server/fixture.rs"]
 mod fixture;
 
