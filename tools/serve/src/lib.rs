@@ -1,8 +1,8 @@
 //! The HTTP server: a model and its adapters behind the APIs that editors speak. OpenAI's and vLLM's, llama.cpp's, Mistral's
 //! infilling and Ollama's.
 //!
-//! One thread owns the engine ([`engine_thread`]); handlers turn a body into a [`generation::Generation`], whose events are
-//! collected or streamed ([`stream`]) in the form of their API. [`guard`] stands before all routes. The runtime and the
+//! One thread owns the engine (`engine_thread`); handlers turn a body into a `generation::Generation`, whose events are
+//! collected or streamed (`stream`) in the form of their API. `guard` stands before all routes. The runtime and the
 //! sockets live in this crate alone.
 
 #![forbid(unsafe_code)]

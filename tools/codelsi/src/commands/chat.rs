@@ -18,7 +18,7 @@ const HELP: &str = "\
 /reset forgets the conversation, /exit or Ctrl-D leaves, Ctrl-C ends an answer.
 \"\"\" begins a question of several lines, which ends with \"\"\".";
 
-/// Talk to a model in the terminal, in its own chat template or in [INST] form.
+/// Talk to a model in the terminal, in its own chat template or the instruct form.
 #[derive(Args)]
 pub struct ChatArgs {
     #[arg(long, help = help::ADAPTER, value_name = "DIR", value_parser = folder())]

@@ -34,6 +34,9 @@ pub struct ServeArgs {
     limits: LimitArgs,
 }
 
+const ALLOW_ORIGIN: &str =
+    "Origin whose web pages may ask, as in https://editor.example; repeat the flag for more";
+
 /// The values of `--log-level`.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum LogArg {
@@ -73,8 +76,7 @@ struct AccessArgs {
     /// Name that requests may give as their host, beside the address and localhost; repeat the flag for more.
     #[arg(long, value_name = "NAME")]
     allow_host: Vec<String>,
-    /// Origin whose web pages may ask, as in https://editor.example; repeat the flag for more.
-    #[arg(long, value_name = "ORIGIN")]
+    #[arg(long, help = ALLOW_ORIGIN, value_name = "ORIGIN")]
     allow_origin: Vec<String>,
 }
 
