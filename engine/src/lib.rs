@@ -37,7 +37,6 @@
 //! # Ok::<(), codelsi_engine::Error>(())
 //! ```
 
-pub mod awake;
 pub mod comm;
 pub mod ctx;
 pub mod cuda;

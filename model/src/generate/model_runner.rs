@@ -9,7 +9,6 @@ use super::kv_cache::KvCache;
 use crate::adapter_stack::{AdapterStack, RowAdapters};
 use crate::llama::{Llama, Qkv, ResidualStream, RowContext};
 use crate::parallel::Layout;
-use codelsi_engine::awake::while_awake;
 use codelsi_engine::cuda::GraphCache;
 use codelsi_engine::{Ctx, DType, Device, Label, Result, Shape, StagedInputs, Tensor};
 use codelsi_kernels::dropout::DropoutRate;
@@ -229,14 +228,12 @@ impl<'a> ModelRunner<'a> {
     ) -> Result<StepOutputs> {
         let inputs = self.send(step)?;
         let ModelRunner { cx, model, choices, graphs, .. } = self;
-        let on_cpu = matches!(cx.device(), Device::Cpu(_));
         let mut launch = || compute(cx, model, cache, stack, &inputs, choices);
         let logits = match graphs {
             Some(graphs) if step.is_decode_only() => {
                 graphs.run((step.rows(), step.width), || launch().map(drop))?;
                 None
             }
-            _ if on_cpu => while_awake(launch)?,
             _ => launch()?,
         };
         Ok(StepOutputs {
