@@ -65,7 +65,19 @@ impl Server {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let mut command = Command::new(programs.join("llama-server"));
         command
-            .args(["--port", &port.to_string(), "-ctk", "f32", "-ctv", "f32", "-c", "512", "-m"])
+            .args([
+                "--port",
+                &port.to_string(),
+                "-ctk",
+                "f32",
+                "-ctv",
+                "f32",
+                "-fa",
+                "off",
+                "-c",
+                "512",
+                "-m",
+            ])
             .arg(model);
         adapter.iter().for_each(|adapter| {
             command.arg("--lora").arg(adapter);
@@ -139,7 +151,7 @@ fn assert_equal_until_a_tie(ours: &Completion, theirs: &[(u32, [f64; 2])], eos: 
         if first - second < 1e-3 || eos.contains(&ours.token_ids[i]) {
             break;
         }
-        assert_eq!(token, ours.token_ids[i], "{what}, token {i}");
+        assert_eq!(token, ours.token_ids[i], "{what}, token {i}: {first} {second}, {}", ours.logprobs[i]);
         assert!((first - f64::from(ours.logprobs[i])).abs() < 1e-3, "{what}, token {i}");
         compared += 1;
     }
