@@ -27,7 +27,7 @@ struct PageKey {
     tokens: Box<[u32]>,
 }
 
-/// What stands before a page.
+/// Predecessor of a page.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Before {
     /// Nothing: the page begins a sequence that this adapter computes.

@@ -117,7 +117,7 @@ pub struct EngineStats {
     pub pages_used: usize,
     /// Pages that no sequence uses.
     pub pages_free: usize,
-    /// Of the free pages, those that the prefix cache holds.
+    /// Free pages that the prefix cache holds.
     pub pages_cached: usize,
     /// Total of rows computed for prompts, and for what was preempted.
     pub prefill_tokens: u64,

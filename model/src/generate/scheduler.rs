@@ -156,7 +156,7 @@ mod tests {
     use std::collections::{BTreeMap, HashMap};
     use std::sync::Arc;
 
-    /// What a slot of the cache holds: an adapter and all tokens up to its own.
+    /// Contents of a slot of the cache: an adapter and all tokens up to its own.
     type Held = (Option<AdapterId>, Vec<u32>);
 
     /// A scheduler over a model whose next token is a function of the tokens before it.

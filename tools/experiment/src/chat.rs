@@ -21,7 +21,7 @@ pub struct ChatOptions {
     pub page_size: usize,
 }
 
-/// What happens while an answer is made.
+/// News of an answer while it is made.
 pub enum ChatEvent<'t> {
     /// The oldest turns, as many as stated, were dropped: they do not fit the context any more.
     Dropped(usize),

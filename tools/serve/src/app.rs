@@ -1,4 +1,4 @@
-//! What all requests share.
+//! Parts of a response that all requests share.
 
 use crate::chat::Chat;
 use crate::drain::Drain;

@@ -23,7 +23,7 @@ pub enum MaxTokens {
     Exactly(usize),
     /// This many, or what the context leaves.
     AtMost(usize),
-    /// What the context leaves.
+    /// All that the context leaves.
     Context,
 }
 

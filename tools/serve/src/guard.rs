@@ -32,7 +32,7 @@ pub fn digest(key: &str) -> [u8; 32] {
     Sha256::digest(key.as_bytes()).into()
 }
 
-/// What the middleware needs.
+/// State of the middleware.
 #[derive(Clone)]
 pub struct Guard {
     pub rules: Arc<Rules>,

@@ -29,7 +29,7 @@ struct Extra {
     text: String,
 }
 
-/// What `/completion` and `/infill` share.
+/// Options of `/completion` and `/infill`.
 struct Options {
     parameters: Parameters,
     stream: bool,
@@ -198,7 +198,7 @@ async fn answer(
     Ok(json_response(&form.selected(form.last(&text, reason, &tally))))
 }
 
-/// What the objects of a response share.
+/// Fields that the objects of a response share.
 struct Form {
     model: String,
     end_tokens: Vec<u32>,

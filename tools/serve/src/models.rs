@@ -5,7 +5,7 @@ use codelsi_model::generate::AdapterId;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// What an editor's plugin looks for in a name to choose Code Llama's markers.
+/// Word of a model's name by which editors' plugins choose Code Llama's markers.
 const CODE_LLAMA: &str = "codellama";
 
 /// A model that clients may name.

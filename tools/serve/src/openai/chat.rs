@@ -20,7 +20,7 @@ use codelsi_model::generate::{Event, TokenLogprob};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-/// What is the same for all chunks of a response.
+/// Fields that all chunks of a response share.
 struct Form {
     id: String,
     created: u64,

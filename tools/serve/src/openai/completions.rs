@@ -30,7 +30,7 @@ enum Prompt {
     Ids(Vec<u32>),
 }
 
-/// What is the same for all choices of a response.
+/// Fields that all choices of a response share.
 #[derive(Clone)]
 struct Form {
     id: String,

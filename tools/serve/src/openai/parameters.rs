@@ -9,7 +9,7 @@ pub const MAX_N: i64 = 128;
 /// Most alternatives of a token.
 pub const MAX_TOP_LOGPROBS: i64 = 20;
 
-/// How a response is streamed.
+/// Streaming of a response.
 #[derive(Clone, Copy, Debug)]
 pub struct Streaming {
     pub stream: bool,

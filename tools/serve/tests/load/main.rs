@@ -71,7 +71,7 @@ fn choices(answer: &Answer, stream: bool) -> Vec<(String, String)> {
     all
 }
 
-/// What happened to all clients.
+/// Counts of all clients' requests.
 #[derive(Default)]
 struct Counts {
     complete: AtomicUsize,

@@ -1,4 +1,4 @@
-//! What editors' plugins send, and what they read from the answers.
+//! Requests of editors' plugins, and the answers that they read.
 
 use crate::fixture::{BASE, TestServer};
 use serde_json::{Value, json};
