@@ -326,9 +326,8 @@ impl<'m> Engine<'m> {
     /// When it is not plain LoRA, or there is no room for it; nothing has changed then.
     pub fn load_adapter(&mut self, adapter: &Adapter) -> Result<AdapterId> {
         let (id, grown) = self.stack.load(self.model.rank_layout(), self.model.config(), adapter)?;
-        if grown {
-            self.runner.record_anew(&mut self.cache, &self.stack)?;
-        }
+        let ready = if grown { self.runner.record_anew(&mut self.cache, &self.stack) } else { Ok(()) };
+        ready.inspect_err(|_| self.stack.unload(id))?;
         Ok(id)
     }
 

@@ -45,7 +45,7 @@ impl App {
     /// Runs work of more than a moment (encoding a prompt, reading an adapter) beside the threads that serve connections.
     ///
     /// # Errors
-    /// Those of the work.
+    /// When the work fails.
     pub async fn compute<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl FnOnce(&App) -> Result<T, ApiError> + Send + 'static,
