@@ -19,7 +19,7 @@ use std::sync::Arc;
 /// ```
 #[derive(Clone)]
 pub enum Device {
-    /// Host memory; ops run on rayon's current thread pool.
+    /// Host memory; ops run on the calling thread's [`team`](crate::team).
     Cpu(Arc<Ledger>),
     /// An NVIDIA card, the software GPU, or a card that is only planned.
     Cuda(Arc<Cuda>),

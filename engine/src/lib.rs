@@ -54,6 +54,7 @@ pub mod scratch;
 pub mod shape;
 pub mod staged_inputs;
 pub mod tape;
+pub mod team;
 pub mod tensor;
 
 pub use comm::{Comm, PlannedComm, Rank, ReduceOp, Solo, Threads};

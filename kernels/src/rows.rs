@@ -1,6 +1,7 @@
 //! Rows: a rank's shard of them, their division into parallel tasks, and sums over them in a fixed order.
 
 use crate::simd::Storage;
+use codelsi_engine::team::ForEachOnTeam;
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -23,7 +24,7 @@ pub(crate) fn rows_per_task(columns: usize) -> usize {
 
 /// Calls `f` on the index and the elements of each row of `columns` elements, on all threads.
 pub(crate) fn for_each_row<T: Send>(x: &mut [T], columns: usize, f: impl Fn(usize, &mut [T]) + Sync) {
-    x.par_chunks_mut(columns.max(1)).enumerate().for_each(|(t, x)| f(t, x));
+    x.par_chunks_mut(columns.max(1)).enumerate().for_each_on_team(|(t, x)| f(t, x));
 }
 
 /// Columns summed at once, in registers.

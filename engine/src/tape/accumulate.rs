@@ -1,6 +1,7 @@
 //! Gradient accumulation: of a value that is used more than once, and over micro-batches.
 
 use crate::cuda::Memory;
+use crate::team::ForEachOnTeam;
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
 use half::bf16;
@@ -28,11 +29,11 @@ pub fn accumulate(sum: &mut Tensor, g: &Tensor) -> Result<()> {
     match g.dtype() {
         DType::F32 => {
             let pairs = sum.slice_mut::<f32>()?.par_iter_mut().with_min_len(TASK).zip(g.slice::<f32>()?);
-            pairs.for_each(|(s, g)| *s += g);
+            pairs.for_each_on_team(|(s, g)| *s += g);
         }
         DType::BF16 => {
             let pairs = sum.slice_mut::<bf16>()?.par_iter_mut().with_min_len(TASK).zip(g.slice::<bf16>()?);
-            pairs.for_each(|(s, g)| *s = bf16::from_f32(s.to_f32() + g.to_f32()));
+            pairs.for_each_on_team(|(s, g)| *s = bf16::from_f32(s.to_f32() + g.to_f32()));
         }
         DType::I32 => return Err(Error::op("accumulate", "integers have no gradient")),
     }

@@ -3,6 +3,7 @@
 use super::{AdamWParam, Hyperparameters};
 use crate::rows::TASK_SIZE;
 use crate::simd::vectorize;
+use codelsi_engine::team::ForEachOnTeam;
 use codelsi_engine::{Result, Tensor};
 use rayon::prelude::*;
 
@@ -27,7 +28,7 @@ fn step_one(
     let moments =
         m.slice_mut::<f32>()?.par_chunks_mut(TASK_SIZE).zip(v.slice_mut::<f32>()?.par_chunks_mut(TASK_SIZE));
     let values = p.slice_mut::<f32>()?.par_chunks_mut(TASK_SIZE).zip(g.slice::<f32>()?.par_chunks(TASK_SIZE));
-    values.zip(moments).for_each(|((p, g), (m, v))| {
+    values.zip(moments).for_each_on_team(|((p, g), (m, v))| {
         vectorize(
             #[inline(always)]
             || {
@@ -63,6 +64,8 @@ fn squares_of(g: &Tensor) -> Result<f64> {
         );
         sums.iter().sum::<f64>()
     };
-    let chunks: Vec<f64> = g.slice::<f32>()?.par_chunks(TASK_SIZE).map(squares).collect();
-    Ok(chunks.iter().sum())
+    let g = g.slice::<f32>()?;
+    let mut sums = vec![0.0; g.len().div_ceil(TASK_SIZE)];
+    sums.par_iter_mut().zip(g.par_chunks(TASK_SIZE)).for_each_on_team(|(sum, g)| *sum = squares(g));
+    Ok(sums.iter().sum())
 }

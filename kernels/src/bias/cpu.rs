@@ -2,6 +2,7 @@
 
 use crate::rows::{rows_per_task, sum_rows};
 use crate::simd::{Storage, vectorize};
+use codelsi_engine::team::ForEachOnTeam;
 use codelsi_engine::{Result, Tensor};
 use rayon::prelude::*;
 
@@ -11,7 +12,7 @@ pub fn forward<E: Storage, W: Storage>(y: &mut Tensor, x: &Tensor, b: &Tensor) -
     let columns = b.len().max(1);
     let rows = rows_per_task(columns);
     let y = y.slice_mut::<E>()?.par_chunks_mut(rows * columns);
-    y.zip(x.par_chunks(rows * columns)).for_each(|(y, x)| {
+    y.zip(x.par_chunks(rows * columns)).for_each_on_team(|(y, x)| {
         vectorize(
             #[inline(always)]
             || {
@@ -32,7 +33,7 @@ pub fn backward_b<E: Storage, W: Storage>(db: &mut Tensor, dy: &Tensor) -> Resul
     let db = db.slice_mut::<W>()?; // (N)
     const COLUMNS: usize = 256;
     let n = db.len();
-    db.par_chunks_mut(COLUMNS).enumerate().for_each(|(task, db)| {
+    db.par_chunks_mut(COLUMNS).enumerate().for_each_on_team(|(task, db)| {
         vectorize(
             #[inline(always)]
             || {

@@ -7,6 +7,7 @@ use crate::gemm::elements;
 use crate::simd::{Storage, exp, max, sum, sum2, vectorize};
 use crate::xent::IGNORE_INDEX;
 use crate::xent::head::{LmHead, TOKEN_CHUNK, VOCAB_CHUNK, check_targets, gather, store_rounded};
+use codelsi_engine::team::ForEachOnTeam;
 use codelsi_engine::{Ctx, DType, Label, Result, Tensor};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -157,7 +158,7 @@ fn statistics_pass(tokens: &mut [TokenState], tiles: &mut LogitTiles, head: &LmH
     for chunk in head.chunks() {
         let [student, teacher] = tiles.compute(tokens.len(), head, &chunk)?;
         let rows = student.par_chunks_exact(chunk.len()).zip(teacher.par_chunks_exact(chunk.len()));
-        rows.zip(&mut *tokens).for_each(|((student, teacher), token)| {
+        rows.zip(&mut *tokens).for_each_on_team(|((student, teacher), token)| {
             vectorize(
                 #[inline(always)]
                 || update_statistics(token, student, teacher),
@@ -191,7 +192,7 @@ fn gradient_pass<'w, E: Storage>(
     for chunk in head.chunks() {
         let [student, teacher] = tiles.compute(n, head, &chunk)?;
         let rows = student.par_chunks_exact_mut(chunk.len()).zip(teacher.par_chunks_exact(chunk.len()));
-        rows.zip(tokens).for_each(|((student, teacher), token)| {
+        rows.zip(tokens).for_each_on_team(|((student, teacher), token)| {
             vectorize(
                 #[inline(always)]
                 || subtract_probabilities(token, student, teacher),

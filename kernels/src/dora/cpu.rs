@@ -3,6 +3,7 @@
 use crate::lora::LoraLinear;
 use crate::rows::{rows_per_task, sum_rows};
 use crate::simd::{Storage, sum, vectorize};
+use codelsi_engine::team::ForEachOnTeam;
 use codelsi_engine::{Result, Tensor};
 use rayon::prelude::*;
 
@@ -11,7 +12,7 @@ pub fn norms<W: Storage>(n: &mut Tensor, target: &LoraLinear) -> Result<()> {
     let (rank, c) = target.a.shape().as_matrix();
     let (w, a, b) = (target.w.slice::<W>()?, target.a.slice::<f32>()?, target.b.slice::<f32>()?);
     let rows = rows_per_task(c * (1 + rank));
-    n.slice_mut::<f32>()?.par_chunks_mut(rows).enumerate().for_each(|(task, n)| {
+    n.slice_mut::<f32>()?.par_chunks_mut(rows).enumerate().for_each_on_team(|(task, n)| {
         let mut row = vec![0.0f32; c];
         vectorize(
             #[inline(always)]
@@ -35,7 +36,7 @@ pub fn magnify<E: Storage>(y: &mut Tensor, x: &Tensor, m: &Tensor, n: &Tensor) -
     let (m, n) = (m.slice::<f32>()?, n.slice::<f32>()?); // (N)
     let x = x.slice::<E>()?.par_chunks(m.len()); // (T, N)
     let rows = y.slice_mut::<E>()?.par_chunks_mut(m.len()).with_min_len(rows_per_task(m.len())); // (T, N)
-    rows.zip(x).for_each(|(y, x)| {
+    rows.zip(x).for_each_on_team(|(y, x)| {
         vectorize(
             #[inline(always)]
             || {
@@ -53,7 +54,7 @@ pub fn magnitudes<E: Storage>(dm: &mut Tensor, dy: &Tensor, y: &Tensor, m: &Tens
     const COLUMNS: usize = 256;
     let ((rows, channels), m) = (y.shape().as_matrix(), m.slice::<f32>()?);
     let (dy, y) = (dy.slice::<E>()?, y.slice::<E>()?); // (T, N)
-    dm.slice_mut::<f32>()?.par_chunks_mut(COLUMNS).enumerate().for_each(|(task, dm)| {
+    dm.slice_mut::<f32>()?.par_chunks_mut(COLUMNS).enumerate().for_each_on_team(|(task, dm)| {
         vectorize(
             #[inline(always)]
             || {

@@ -2,6 +2,7 @@
 
 use crate::rows::TASK_SIZE;
 use crate::simd::{Storage, vectorize};
+use codelsi_engine::team::ForEachOnTeam;
 use codelsi_engine::{DType, Error, Result, Tensor};
 use half::bf16;
 use rayon::prelude::*;
@@ -56,7 +57,7 @@ fn in_storage<From: Storage, To: Storage, const INPUTS: usize, const OUTPUTS: us
             (y, x)
         })
         .collect();
-    tasks.into_par_iter().for_each(|(mut y, x)| {
+    tasks.into_par_iter().for_each_on_team(|(mut y, x)| {
         vectorize(
             #[inline(always)]
             || {

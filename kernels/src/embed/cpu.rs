@@ -2,6 +2,7 @@
 
 use crate::rows::{RowShard, rows_per_task, sum_rows};
 use crate::simd::{Storage, vectorize};
+use codelsi_engine::team::ForEachOnTeam;
 use codelsi_engine::{Error, Result, Tensor};
 use rayon::prelude::*;
 
@@ -21,7 +22,7 @@ pub fn forward<W: Storage, E: Storage>(
     }
     let task = rows_per_task(c);
     let y = y.slice_mut::<E>()?.par_chunks_mut(task * c); // (T, C)
-    y.zip(ids.par_chunks(task)).for_each(|(y, ids)| {
+    y.zip(ids.par_chunks(task)).for_each_on_team(|(y, ids)| {
         vectorize(
             #[inline(always)]
             || {
@@ -58,14 +59,17 @@ pub fn backward<W: Storage, E: Storage>(
         let below = |v: usize| order.partition_point(|&t| (ids[t as usize] as usize) < v);
         &order[below(first + v)..below(first + v + 1)]
     };
-    dtable.slice_mut::<W>()?.par_chunks_exact_mut(c).with_min_len(rows_per_task(c)).enumerate().for_each(
-        |(v, row)| {
+    dtable
+        .slice_mut::<W>()?
+        .par_chunks_exact_mut(c)
+        .with_min_len(rows_per_task(c))
+        .enumerate()
+        .for_each_on_team(|(v, row)| {
             let tokens = tokens_of(v).iter().map(|&t| t as usize);
             vectorize(
                 #[inline(always)]
                 || sum_rows(row, tokens, |t, columns| dy[t * c..][columns].iter().map(|d| d.get())),
             );
-        },
-    );
+        });
     Ok(())
 }

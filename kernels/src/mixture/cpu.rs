@@ -2,6 +2,7 @@
 
 use crate::rows::rows_per_task;
 use crate::simd::{Storage, exp, max, sum, sum2, vectorize};
+use codelsi_engine::team::ForEachOnTeam;
 use codelsi_engine::{Result, Tensor};
 use rayon::prelude::*;
 
@@ -10,7 +11,7 @@ pub fn forward<E: Storage>(u: &mut Tensor, s: &Tensor, logits: &Tensor, scale: f
     let (width, experts) = (s.shape().as_matrix().1, logits.shape().as_matrix().1);
     let inputs = s.slice::<E>()?.par_chunks(width).zip(logits.slice::<E>()?.par_chunks(experts));
     let rows = u.slice_mut::<E>()?.par_chunks_mut(width).with_min_len(rows_per_task(width));
-    rows.zip(inputs).for_each(|(u, (s, logits))| {
+    rows.zip(inputs).for_each_on_team(|(u, (s, logits))| {
         vectorize(
             #[inline(always)]
             || {
@@ -38,7 +39,7 @@ pub fn backward<E: Storage>(
     let inputs = inputs.zip(du.slice::<E>()?.par_chunks(width));
     let rows = ds.slice_mut::<E>()?.par_chunks_mut(width).with_min_len(rows_per_task(width));
     let outputs = rows.zip(dl.slice_mut::<E>()?.par_chunks_mut(experts));
-    outputs.zip(inputs).for_each(|((ds, dl), ((s, logits), du))| {
+    outputs.zip(inputs).for_each_on_team(|((ds, dl), ((s, logits), du))| {
         vectorize(
             #[inline(always)]
             || backward_row([ds, dl], du, s, logits, scale),

@@ -2,6 +2,7 @@
 
 use crate::rows::{rows_per_task, sum_rows};
 use crate::simd::{Storage, sum, sum3, vectorize};
+use codelsi_engine::team::ForEachOnTeam;
 use codelsi_engine::{Result, Tensor};
 use rayon::prelude::*;
 
@@ -12,7 +13,7 @@ pub fn forward<E: Storage>(y: &mut Tensor, r: &mut Tensor, x: &Tensor, w: &Tenso
     let x = x.slice::<E>()?.par_chunks(rows * c); // (T, C)
     let y = y.slice_mut::<E>()?.par_chunks_mut(rows * c); // (T, C)
     let r = r.slice_mut::<f32>()?.par_chunks_mut(rows); // (T)
-    y.zip(r).zip(x).for_each(|((y, r), x)| {
+    y.zip(r).zip(x).for_each_on_team(|((y, r), x)| {
         vectorize(
             #[inline(always)]
             || {
@@ -39,7 +40,7 @@ pub fn add_forward<E: Storage>(
     let sum = sum.slice_mut::<E>()?.par_chunks_mut(rows * c); // (T, C)
     let y = y.slice_mut::<E>()?.par_chunks_mut(rows * c); // (T, C)
     let r = r.slice_mut::<f32>()?.par_chunks_mut(rows); // (T)
-    sum.zip(y).zip(r).zip(terms).for_each(|(((sum, y), r), (a, b))| {
+    sum.zip(y).zip(r).zip(terms).for_each_on_team(|(((sum, y), r), (a, b))| {
         vectorize(
             #[inline(always)]
             || {
@@ -80,7 +81,7 @@ pub fn backward<E: Storage>(
     let (dy, x, r) = (dy.slice::<E>()?, x.slice::<E>()?, r.slice::<f32>()?); // (T, C) (T, C) (T)
     let dsum = dsum.map(|t| t.slice::<E>()).transpose()?; // (T, C)
     let rows = rows_per_task(c);
-    dx.slice_mut::<E>()?.par_chunks_mut(rows * c).enumerate().for_each(|(task, dx)| {
+    dx.slice_mut::<E>()?.par_chunks_mut(rows * c).enumerate().for_each_on_team(|(task, dx)| {
         vectorize(
             #[inline(always)]
             || {
@@ -126,7 +127,7 @@ pub fn backward_w<E: Storage, W: Storage>(
     let (dy, x, r) = (dy.slice::<E>()?, x.slice::<E>()?, r.slice::<f32>()?); // (T, C) (T, C) (T)
     let dw = dw.slice_mut::<W>()?; // (C)
     let (c, columns) = (dw.len(), 256);
-    dw.par_chunks_mut(columns).enumerate().for_each(|(task, dw)| {
+    dw.par_chunks_mut(columns).enumerate().for_each_on_team(|(task, dw)| {
         vectorize(
             #[inline(always)]
             || {

@@ -1,6 +1,7 @@
 //! Measured peaks of this machine: multiply-adds in registers, and a copy that exceeds the caches.
 
 use crate::simd::{SimdLevel, level, sum, vectorize};
+use codelsi_engine::team::ForEachOnTeam;
 use rayon::prelude::*;
 use std::arch::x86_64::*;
 use std::hint::black_box;
@@ -115,7 +116,7 @@ const CHUNK: usize = 1 << 18;
 /// Measures the bytes per second of a copy by all threads of rayon, reads and writes counted; the best of five.
 pub fn copy_bytes(y: &mut [f32], x: &[f32]) -> f64 {
     best_bytes(2 * size_of_val(x), || {
-        y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(y, x)| y.copy_from_slice(x));
+        y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each_on_team(|(y, x)| y.copy_from_slice(x));
         black_box(&y);
     })
 }
@@ -123,7 +124,7 @@ pub fn copy_bytes(y: &mut [f32], x: &[f32]) -> f64 {
 /// Measures the bytes per second of plain reading by all threads of rayon; the best of five.
 pub fn read_bytes(x: &[f32]) -> f64 {
     best_bytes(size_of_val(x), || {
-        x.par_chunks(CHUNK).for_each(|x| {
+        x.par_chunks(CHUNK).for_each_on_team(|x| {
             black_box(vectorize(|| sum(x, |x| x)));
         });
     })

@@ -2,13 +2,14 @@
 
 use crate::rows::rows_per_task;
 use crate::simd::{Storage, vectorize};
+use codelsi_engine::team::ForEachOnTeam;
 use codelsi_engine::{Result, Tensor};
 use rayon::prelude::*;
 
 /// Fills the table: row p holds `factor` times cos and sin of p · f_j.
 pub fn table(table: &mut Tensor, frequencies: &[f64], factor: f64) -> Result<()> {
     let dim = table.shape()[1];
-    table.slice_mut::<f32>()?.par_chunks_exact_mut(dim).enumerate().for_each(|(p, row)| {
+    table.slice_mut::<f32>()?.par_chunks_exact_mut(dim).enumerate().for_each_on_team(|(p, row)| {
         let (cos, sin) = row.split_at_mut(dim / 2);
         for ((cos, sin), frequency) in cos.iter_mut().zip(sin).zip(frequencies) {
             let angle = p as f64 * frequency;
@@ -31,7 +32,7 @@ pub fn rotate<E: Storage>(
     let rows = rows_per_task(columns);
     let x = x.slice::<E>()?.par_chunks(rows * columns); // (T, H·D)
     let y = y.slice_mut::<E>()?.par_chunks_mut(rows * columns); // (T, H·D)
-    y.zip(x).zip(positions.par_chunks(rows)).for_each(|((y, x), positions)| {
+    y.zip(x).zip(positions.par_chunks(rows)).for_each_on_team(|((y, x), positions)| {
         vectorize(
             #[inline(always)]
             || {

@@ -3,6 +3,7 @@
 use super::packing::{CHOICE_WORDS, PARAM_WORDS, RowResult, unpack};
 use super::{MASS, RowSamplingParams};
 use crate::simd::{Storage, exp, max, sum, vectorize};
+use codelsi_engine::team::ForEachOnTeam;
 use codelsi_engine::{Result, Tensor};
 use rayon::prelude::*;
 use std::cmp::Ordering;
@@ -22,7 +23,7 @@ pub fn sample<E: Storage>(
     let choices = choices.slice_mut::<i32>()?.par_chunks_exact_mut(CHOICE_WORDS);
     let words = words.slice::<i32>()?.par_chunks_exact(PARAM_WORDS);
     let rows = scores.zip(ids).zip(rows).zip(words).zip(choices);
-    rows.for_each(|((((scores, ids), logits), words), choice)| {
+    rows.for_each_on_team(|((((scores, ids), logits), words), choice)| {
         choose_token(scores, ids, logits, &unpack(words, previous)).write(choice);
     });
     Ok(())

@@ -3,6 +3,7 @@
 
 use codelsi_engine::Device;
 use codelsi_engine::cuda::{Source, compile};
+use codelsi_engine::team::Team;
 use codelsi_kernels::ALL;
 use codelsi_kernels::bug::{Bug, PER_SOURCE};
 use codelsi_kernels::check::bugs::{BugOutcome, objection_to_quiet, passes_without, try_bug};
@@ -61,7 +62,8 @@ pub fn agree_with_references(specs: &[&Spec]) {
 }
 
 fn on_threads<T: Send>(n: usize, f: impl FnOnce() -> T + Send) -> T {
-    rayon::ThreadPoolBuilder::new().num_threads(n).build().unwrap().install(f)
+    let _team = Team::gather(n).unwrap();
+    f()
 }
 
 /// Compiles every variant for both architectures: no kernel may use local memory, nor may the assembler call it slow.

@@ -84,6 +84,7 @@ const UNSAFE: &[&str] = &[
     "engine/src/comm/communicator.rs",
     "engine/src/cuda/",
     "engine/src/host_block.rs",
+    "engine/src/team.rs",
     "eval/src/sandbox/stages.rs",
     "kernels/src/disjoint.rs",
     "kernels/src/flash/cpu/",

@@ -11,4 +11,4 @@ mod threads;
 
 pub use device::{DeviceChoice, title};
 pub use ranks::{RankOptions, on_all_ranks};
-pub use threads::{join_own_threads, start_threads};
+pub use threads::start_threads;

@@ -3,9 +3,9 @@
 //! tokens, so its channel is not.
 
 use crate::metrics::Latencies;
+use codelsi_engine::team::{self, Team};
 use codelsi_engine::{Error, Result};
 use codelsi_experiment::inference_model::InferenceModel;
-use codelsi_launch::join_own_threads;
 use codelsi_model::adapter::Adapter;
 use codelsi_model::generate::{
     AdapterId, AddError, Engine, EngineConfig, EngineStats, Event, GenerationRequest, RequestId,
@@ -83,9 +83,11 @@ impl EngineThread {
         let (started, start) = channel();
         let shared = Arc::new(Shared::default());
         let told = shared.clone();
-        let run = move || match join_own_threads().and_then(|pool| Ok((pool, new_engine(&model, config)?))) {
+        let run = move || match Team::gather(team::threads())
+            .and_then(|team| Ok((team, new_engine(&model, config)?)))
+        {
             Err(error) => drop(started.send(Err(error))),
-            Ok((_pool, engine)) => {
+            Ok((_team, engine)) => {
                 drop(started.send(Ok(())));
                 let (calls, adapters) = (HashMap::new(), Vec::new());
                 Worker { engine, config, model: &model, shared: told, calls, adapters }.run(&received);

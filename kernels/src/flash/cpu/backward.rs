@@ -5,6 +5,7 @@ use super::{Heads, KvSource, KvTile, RowTile, TILE, elements, padded_dim, produc
 use crate::disjoint::DisjointSlice;
 use crate::gemm::cpu::Matrix;
 use crate::simd::{Storage, exp, sum2, vectorize};
+use codelsi_engine::team::ForEachOnTeam;
 use codelsi_engine::{Result, Tensor};
 use rayon::prelude::*;
 
@@ -53,9 +54,9 @@ pub(in super::super) fn backward<T: Storage>(
     let tasks = || (0..tiles.len() * heads.kv_heads).into_par_iter();
     let task = |i: usize| (&tiles[i / heads.kv_heads], i % heads.kv_heads);
     let dq = DisjointSlice::new(dq);
-    tasks().for_each(|i| x.dq_pass(&dq, task(i)));
+    tasks().for_each_on_team(|i| x.dq_pass(&dq, task(i)));
     let (dk, dv) = (DisjointSlice::new(dk), DisjointSlice::new(dv));
-    tasks().for_each(|i| x.dkdv_pass((&dk, &dv), task(i)));
+    tasks().for_each_on_team(|i| x.dkdv_pass((&dk, &dv), task(i)));
     Ok(())
 }
 
@@ -63,7 +64,9 @@ pub(in super::super) fn backward<T: Storage>(
 fn compute_delta<T: Storage>(delta: &mut [f32], d_o: &[T], o: &[T], d: usize) {
     let parts =
         delta.par_iter_mut().with_min_len(256).zip(d_o.par_chunks_exact(d).zip(o.par_chunks_exact(d)));
-    parts.for_each(|(delta, (d_o, o))| *delta = vectorize(|| sum2(d_o, o, |d_o, o| d_o.get() * o.get())));
+    parts.for_each_on_team(|(delta, (d_o, o))| {
+        *delta = vectorize(|| sum2(d_o, o, |d_o, o| d_o.get() * o.get()))
+    });
 }
 
 /// P and dS of one tile of one head: `(rows, TILE)` f32 each, zero where masked.

@@ -5,6 +5,7 @@ use crate::disjoint::DisjointSlice;
 use crate::flash::SPLIT;
 use crate::gemm::cpu::Matrix;
 use crate::simd::{Storage, exp, max, sum, vectorize};
+use codelsi_engine::team::ForEachOnTeam;
 use codelsi_engine::{Result, Tensor};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -39,7 +40,7 @@ pub(in super::super) fn forward_tiles<T: Storage>(
 ) {
     let (o, lse) = (DisjointSlice::new(o), lse.map(DisjointSlice::new));
     let tasks = tiles.len() * heads.kv_heads;
-    (0..tasks).into_par_iter().for_each(|task| {
+    (0..tasks).into_par_iter().for_each_on_team(|task| {
         let (row_tile, kv_head) = (&tiles[task / heads.kv_heads], task % heads.kv_heads);
         source(row_tile, kv_head, &mut |kv| attend(&o, lse.as_ref(), heads, q, row_tile, kv_head, kv));
     });

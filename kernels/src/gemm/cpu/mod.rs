@@ -12,6 +12,7 @@ pub use pack::{Elements, Matrix, Precision};
 
 use crate::disjoint::DisjointSlice;
 use crate::simd::{Storage, level, vectorize};
+use codelsi_engine::team::{self, ForEachOnTeam};
 use micro::{KC_WORDS, MicroKernels, NR};
 use pack::PackWindow;
 use panels::Panels;
@@ -73,7 +74,7 @@ pub fn multiply_all<'a, T: Storage>(
     precision: Precision,
 ) {
     let mut products: Vec<Product<T>> = products.into_iter().collect();
-    let wanted = BLOCKS_PER_THREAD * rayon::current_num_threads();
+    let wanted = BLOCKS_PER_THREAD * team::threads();
     let all_columns: usize = products.iter().map(|p| p.size.1).sum();
     let mut blocks = 0;
     let tasks: Vec<BlockedProduct<T>> = products
@@ -85,7 +86,7 @@ pub fn multiply_all<'a, T: Storage>(
             task
         })
         .collect();
-    (0..blocks).into_par_iter().for_each(|i| {
+    (0..blocks).into_par_iter().for_each_on_team(|i| {
         let task = tasks.iter().find(|task| i < task.end()).expect("blocks were counted");
         task.compute(i - task.first, precision);
     });

@@ -7,6 +7,7 @@
 use super::micro::{NR, WordFormat};
 use super::pack::{Elements, Matrix, PackWindow, Precision, pack_b};
 use crate::simd::vectorize;
+use codelsi_engine::team::ForEachOnTeam;
 use rayon::prelude::*;
 
 /// A weight (N, K) in panels.
@@ -64,7 +65,7 @@ pub fn fill(to: &mut [u32], w: Elements, (n, k): (usize, usize)) {
         Elements::BF16(_) => (WordFormat::Bf16Pair, Precision::BF16),
     };
     let (b, steps) = (Matrix::k_major(w, k), k / format.k_per_word());
-    to.par_chunks_mut((steps * NR).max(1)).enumerate().for_each(|(panel, to)| {
+    to.par_chunks_mut((steps * NR).max(1)).enumerate().for_each_on_team(|(panel, to)| {
         let outer = panel * NR;
         let w = PackWindow { outer, count: NR.min(n - outer), k: 0, steps, depth: k };
         pack_b(to, &b, w, precision, format);

@@ -6,6 +6,7 @@ use crate::gemm::{elements, kept_panels, precision};
 use crate::rows::TASK_SIZE;
 use crate::simd::{Storage, vectorize};
 use crate::xent::IGNORE_INDEX;
+use codelsi_engine::team::ForEachOnTeam;
 use codelsi_engine::{Error, Result, Tensor};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -91,7 +92,7 @@ pub fn gather<E: Storage>(x: &mut [E], h: &[E], rows: impl Iterator<Item = usize
 
 /// Stores p = z, rounded to the storage type of p.
 pub fn store_rounded<E: Storage>(p: &mut [E], z: &[f32]) {
-    p.par_chunks_mut(TASK_SIZE).zip(z.par_chunks(TASK_SIZE)).for_each(|(p, z)| {
+    p.par_chunks_mut(TASK_SIZE).zip(z.par_chunks(TASK_SIZE)).for_each_on_team(|(p, z)| {
         vectorize(
             #[inline(always)]
             || p.iter_mut().zip(z).for_each(|(p, &z)| *p = E::put(z)),

@@ -8,6 +8,7 @@ use crate::gemm::elements;
 use crate::rows::{RowShard, TASK_SIZE};
 use crate::simd::{Storage, exp, max, sum, vectorize};
 use codelsi_engine::comm::{Comm, ReduceOp};
+use codelsi_engine::team::ForEachOnTeam;
 use codelsi_engine::{Ctx, DType, Label, Result, Tensor};
 use head::{LmHead, TOKEN_CHUNK, VOCAB_CHUNK, check_targets, gather, store_rounded};
 use rayon::prelude::*;
@@ -150,7 +151,7 @@ fn softmax_pass<E: Storage>(
     for chunk in head.chunks() {
         let z = &mut z.slice_mut::<f32>()?[..n * chunk.len()]; // (n, chunk)
         head.logits(z, n, elements(x)?, chunk.clone());
-        z.par_chunks_exact_mut(chunk.len()).zip(&mut *tokens).for_each(|(z, token)| {
+        z.par_chunks_exact_mut(chunk.len()).zip(&mut *tokens).for_each_on_team(|(z, token)| {
             vectorize(
                 #[inline(always)]
                 || update_softmax(token, z, head.first + chunk.start),
@@ -196,7 +197,7 @@ fn reduce_over_ranks(tokens: &mut [TokenState], shares: &mut SoftmaxStats, comm:
 /// Rescales the rank's Σ e^(z − max)·head to the maximum over all ranks.
 fn rescale_sums(tokens: &[TokenState], workspace: &mut HostWorkspace, c: usize) -> Result<()> {
     let Some([sums, _]) = &mut workspace.sums else { return Ok(()) };
-    sums.slice_mut::<f32>()?.par_chunks_exact_mut(c).zip(tokens).for_each(|(sums, token)| {
+    sums.slice_mut::<f32>()?.par_chunks_exact_mut(c).zip(tokens).for_each_on_team(|(sums, token)| {
         sums.iter_mut().for_each(|s| *s *= token.correction);
     });
     Ok(())
@@ -219,7 +220,7 @@ fn update_softmax(token: &mut TokenState, z: &mut [f32], start: usize) {
 /// Computes before = sums, each token rescaled to its new maximum.
 fn rescale_into(before: &mut [f32], sums: &[f32], tokens: &[TokenState], c: usize) {
     let pairs = before.par_chunks_exact_mut(c).zip(sums.par_chunks_exact(c));
-    pairs.zip(tokens).for_each(|((before, sums), token)| {
+    pairs.zip(tokens).for_each_on_team(|((before, sums), token)| {
         before.iter_mut().zip(sums).for_each(|(b, s)| *b = s * token.correction);
     });
 }
@@ -271,7 +272,7 @@ fn head_gradient_pass<E: Storage>(
     for chunk in head.chunks() {
         let z = &mut z.slice_mut::<f32>()?[..n * chunk.len()]; // (n, chunk)
         head.logits(z, n, elements(x)?, chunk.clone());
-        z.par_chunks_exact_mut(chunk.len()).zip(tokens).for_each(|(z, token)| {
+        z.par_chunks_exact_mut(chunk.len()).zip(tokens).for_each_on_team(|(z, token)| {
             vectorize(
                 #[inline(always)]
                 || z.iter_mut().for_each(|z| *z = scale * (exp(*z - token.max) / token.total)),
@@ -302,7 +303,7 @@ fn head_gradient_pass<E: Storage>(
 pub fn scale<E: Storage>(y: &mut Tensor, x: &Tensor, factor: &Tensor) -> Result<()> {
     let factor = factor.slice::<f32>()?[0];
     let x = x.slice::<E>()?.par_chunks(TASK_SIZE);
-    y.slice_mut::<E>()?.par_chunks_mut(TASK_SIZE).zip(x).for_each(|(y, x)| {
+    y.slice_mut::<E>()?.par_chunks_mut(TASK_SIZE).zip(x).for_each_on_team(|(y, x)| {
         y.iter_mut().zip(x).for_each(|(y, x)| *y = E::put(x.get() * factor));
     });
     Ok(())
