@@ -226,20 +226,8 @@ fn without_comments(code: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sampling::ConstantGenerator;
     use approx::assert_abs_diff_eq;
-
-    /// Gives the same answers to every request.
-    struct ConstantGenerator(Vec<&'static str>);
-
-    impl Generator for ConstantGenerator {
-        fn generate(
-            &mut self,
-            requests: &[CompletionRequest],
-            _: &mut dyn FnMut(usize),
-        ) -> Result<Vec<Vec<String>>> {
-            Ok(requests.iter().map(|_| self.0.iter().map(|s| s.to_string()).collect()).collect())
-        }
-    }
 
     const REFERENCE: &str =
         "async send(id: string) {\n  // then close\n  return this.client.post(new Mail(id));\n}";
@@ -265,7 +253,7 @@ mod tests {
         let rows = [row("a", REFERENCE), row("b", "send() {\n  return 1;\n}")];
         let folder = tempfile::tempdir().unwrap();
         let samples = folder.path().join("samples.jsonl");
-        evaluate_held_out("m", &mut ConstantGenerator(answers), &rows, &library, sampling, &samples, &())
+        evaluate_held_out("m", &mut ConstantGenerator::new(answers), &rows, &library, sampling, &samples, &())
             .unwrap()
             .0
     }

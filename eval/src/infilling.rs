@@ -178,20 +178,7 @@ fn edit_distance(a: &[char], b: &[char]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Fills every hole with the same texts.
-    struct ConstantGenerator(Vec<&'static str>);
-
-    impl Generator for ConstantGenerator {
-        fn generate(
-            &mut self,
-            requests: &[CompletionRequest],
-            _: &mut dyn FnMut(usize),
-        ) -> Result<Vec<Vec<String>>> {
-            assert!(requests.iter().all(|request| request.suffix.is_some()));
-            Ok(requests.iter().map(|_| self.0.iter().map(|s| s.to_string()).collect()).collect())
-        }
-    }
+    use crate::sampling::ConstantGenerator;
 
     fn rows() -> Vec<InfillRow> {
         let row = |reference: &str| InfillRow {
@@ -205,9 +192,11 @@ mod tests {
     fn measured(name: &str, texts: Vec<&'static str>, folder: &Path, seed: u64) -> Result<InfillResult> {
         let settings =
             InfillProtocol { samples: texts.len(), max_tokens: 8, seed, ..InfillProtocol::default() };
-        let (rows, mut model) = (rows(), ConstantGenerator(texts));
+        let (rows, mut model) = (rows(), ConstantGenerator::new(texts));
         let protocol = InfillProtocol { top_p: 1.0, ..settings }.over(&rows);
-        evaluate_infilling(name, &mut model, &rows, &protocol, &folder.join(name), &())
+        let result = evaluate_infilling(name, &mut model, &rows, &protocol, &folder.join(name), &());
+        assert!(model.requests.iter().all(|request| request.suffix.as_deref() == Some(");")));
+        result
     }
 
     #[test]

@@ -178,3 +178,30 @@ fn append(path: &Path, text: &str) -> Result<()> {
     let mut file = OpenOptions::new().append(true).open(path).map_err(io)?;
     file.write_all(text.as_bytes()).and_then(|()| file.sync_data()).map_err(io)
 }
+
+/// A model of tests: gives the same answers to every request.
+#[cfg(test)]
+pub(crate) struct ConstantGenerator {
+    pub answers: Vec<&'static str>,
+    /// What it was asked.
+    pub requests: Vec<CompletionRequest>,
+}
+
+#[cfg(test)]
+impl ConstantGenerator {
+    pub fn new(answers: Vec<&'static str>) -> Self {
+        ConstantGenerator { answers, requests: Vec::new() }
+    }
+}
+
+#[cfg(test)]
+impl Generator for ConstantGenerator {
+    fn generate(
+        &mut self,
+        requests: &[CompletionRequest],
+        _: &mut dyn FnMut(usize),
+    ) -> Result<Vec<Vec<String>>> {
+        self.requests.extend_from_slice(requests);
+        Ok(requests.iter().map(|_| self.answers.iter().map(|s| s.to_string()).collect()).collect())
+    }
+}

@@ -1,5 +1,9 @@
 //! `codelsi chat`: questions from stdin, answers on stdout, everything else on stderr.
 
+#[path = "common/binary.rs"]
+mod binary;
+
+use binary::{codelsi, make_model};
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,14 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// A small random model in a temporary folder.
 fn model() -> (tempfile::TempDir, String) {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("m").to_str().unwrap().to_owned();
-    let made = codelsi().args(["mkmodel", "--shape", "tiny", "--out", &path]).output().unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let path = make_model(folder.path()).to_str().unwrap().to_owned();
     (folder, path)
-}
-
-fn codelsi() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_codelsi"))
 }
 
 fn start(model: &str, args: &[&str]) -> Child {

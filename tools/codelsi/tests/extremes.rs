@@ -1,8 +1,12 @@
 //! Numbers at their extremes, on the command line and in files: a command ends with one line or does its work.
 
+#[path = "common/binary.rs"]
+mod binary;
+
+use binary::{codelsi, make_model};
 use serde_json::Value;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
 
 const NUMBERS: [&str; 11] = [
@@ -19,17 +23,6 @@ const NUMBERS: [&str; 11] = [
     "",
 ];
 
-fn codelsi() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_codelsi"))
-}
-
-fn made_model(folder: &Path) -> PathBuf {
-    let model = folder.join("model");
-    let made = codelsi().args(["mkmodel", "--shape", "tiny", "--out"]).arg(&model).output().unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    model
-}
-
 /// Asserts that a command did its work or ended with a line of its own: no panic, no abort, no signal.
 fn ended_well(output: &Output, what: &str) {
     let errors = String::from_utf8_lossy(&output.stderr);
@@ -44,7 +37,7 @@ fn ended_well(output: &Output, what: &str) {
 #[test]
 fn extreme_numbers_end_no_command_with_a_panic() {
     let folder = tempfile::tempdir().unwrap();
-    let model = made_model(folder.path());
+    let model = make_model(folder.path());
     let data = folder.path().join("data.jsonl");
     let row = |i: usize| format!("{{\"instruction\": \"write f{i}\", \"output\": \"return {i};\"}}\n");
     fs::write(&data, (0..12).map(row).collect::<String>()).unwrap();
@@ -140,7 +133,7 @@ fn numbers_in(value: &Value, path: &str, found: &mut Vec<String>) {
 #[test]
 fn extreme_numbers_in_files_end_no_command_with_a_panic() {
     let folder = tempfile::tempdir().unwrap();
-    let model = made_model(folder.path());
+    let model = make_model(folder.path());
     let adapter = folder.path().join("adapter");
     let data = folder.path().join("data.jsonl");
     fs::write(&data, "{\"instruction\": \"a\", \"output\": \"b\"}\n".repeat(4)).unwrap();

@@ -1,20 +1,13 @@
 //! `codelsi serve`: a process that answers until SIGTERM, and refuses to listen where it should not.
 
+#[path = "common/binary.rs"]
+mod binary;
+
+use binary::{codelsi, make_model};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
-
-fn codelsi() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_codelsi"))
-}
-
-fn made_model(folder: &Path) -> PathBuf {
-    let model = folder.join("model");
-    let made = codelsi().args(["mkmodel", "--shape", "tiny", "--out"]).arg(&model).output().unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    model
-}
 
 /// Starts a server; returns it with its address.
 fn start(model: &Path) -> (Child, String) {
@@ -41,7 +34,7 @@ fn terminate(server: &Child) {
 #[test]
 fn sigterm_finishes_what_runs_and_exits_with_0() {
     let folder = tempfile::tempdir().unwrap();
-    let (mut server, address) = start(&made_model(folder.path()));
+    let (mut server, address) = start(&make_model(folder.path()));
     let body = r#"{"prompt": "x", "max_tokens": 400, "temperature": 1, "stream": true}"#;
     let mut stream = TcpStream::connect(&address).unwrap();
     let head = format!(
@@ -61,7 +54,7 @@ fn sigterm_finishes_what_runs_and_exits_with_0() {
 #[test]
 fn an_idle_server_ends_at_once() {
     let folder = tempfile::tempdir().unwrap();
-    let (mut server, address) = start(&made_model(folder.path()));
+    let (mut server, address) = start(&make_model(folder.path()));
     let _idle = TcpStream::connect(&address).unwrap();
     terminate(&server);
     assert_eq!(server.wait().unwrap().code(), Some(0));
@@ -70,7 +63,7 @@ fn an_idle_server_ends_at_once() {
 #[test]
 fn a_server_that_others_reach_has_a_key() {
     let folder = tempfile::tempdir().unwrap();
-    let model = made_model(folder.path());
+    let model = make_model(folder.path());
     let refused = |arguments: &[&str], part: &str| {
         let mut command = codelsi();
         let output =

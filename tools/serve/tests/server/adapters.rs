@@ -1,6 +1,6 @@
 //! Adapters: beside the base, and loaded while the server runs.
 
-use crate::fixture::{TestServer, completion, write_adapter};
+use crate::fixture::{BASE, TestServer, completion, write_adapter, write_adapter_of};
 use serde_json::{Value, json};
 use std::fs;
 
@@ -67,4 +67,23 @@ fn adapters_come_and_go_while_the_server_runs() {
     assert_eq!((text(&server, "two"), text(&server, "tiny")), (two, base));
     assert_eq!(load("one", "a"), 200);
     assert_eq!(text(&server, "one"), one);
+}
+
+#[test]
+fn after_a_failed_step_the_engine_starts_anew_with_the_adapters_it_had() {
+    let server = TestServer::with(true, |options, folder| {
+        let overflowing = write_adapter_of(&folder.join("o"), |_| f32::MAX / 2.0, 3);
+        options.adapters =
+            vec![("good".into(), write_adapter(&folder.join("g"), 3)), ("overflowing".into(), overflowing)];
+    });
+    let (base, good) = (text(&server, BASE), text(&server, "good"));
+    for _ in 0..2 {
+        let mut body = completion("banana");
+        body["model"] = "overflowing".into();
+        let answer = server.post("/v1/completions", &body);
+        assert_eq!(answer.status, 500, "{answer:?}");
+        assert!(answer.body.contains("not finite") || answer.body.contains("NaN"), "{answer:?}");
+        assert_eq!((text(&server, BASE), text(&server, "good")), (base.clone(), good.clone()));
+    }
+    server.wait_until_idle();
 }

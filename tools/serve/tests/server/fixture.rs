@@ -55,12 +55,17 @@ fn add_markers(bpe: &mut Value) {
 
 /// Writes an adapter that changes the model's answers.
 pub fn write_adapter(folder: &Path, seed: u64) -> PathBuf {
+    write_adapter_of(folder, |i| ((i as u64 * 37 + seed) % 11) as f32 / 5.0 - 1.0, seed)
+}
+
+/// Writes an adapter with such values of B.
+pub fn write_adapter_of(folder: &Path, value: impl Fn(usize) -> f32, seed: u64) -> PathBuf {
     let config = synthetic::config("tiny").unwrap();
     let targets = [LinearName::Q, LinearName::Down];
     let mut adapter = Adapter::init_lora(&config, 4, 64.0, 0.0, &targets, seed).unwrap();
     for module in adapter.modules.values_mut() {
         let b: &mut [f32] = module.b.slice_mut().unwrap();
-        b.iter_mut().enumerate().for_each(|(i, x)| *x = ((i as u64 * 37 + seed) % 11) as f32 / 5.0 - 1.0);
+        b.iter_mut().enumerate().for_each(|(i, x)| *x = value(i));
     }
     fs::create_dir_all(folder.parent().unwrap()).unwrap();
     adapter.save(folder, &folder.display().to_string()).unwrap();
