@@ -128,8 +128,11 @@ impl Storage for bf16 {
     #[inline(always)]
     fn put(x: f32) -> Self {
         let bits = x.to_bits();
-        let rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-        bf16::from_bits(if x.is_nan() { 0x7fc0 } else { rounded as u16 })
+        let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1));
+        // The sum of NaN with itself is quiet. A constant would be a masked load in vector code, which costs hundreds of
+        // cycles while its page is not mapped.
+        let word = if x.is_nan() { (x + x).to_bits() } else { rounded };
+        bf16::from_bits((word >> 16) as u16)
     }
 }
 
@@ -207,11 +210,20 @@ pub fn sum3<A: Copy, B: Copy, C: Copy>(a: &[A], b: &[B], c: &[C], f: impl Fn(A, 
 #[inline(always)]
 pub fn max(x: &[f32]) -> f32 {
     let larger = |a: f32, b: f32| if b > a { b } else { a };
+    let (x, rest) = x.as_chunks::<LANES>();
     let mut lanes = [f32::NEG_INFINITY; LANES];
-    for x in x.chunks(LANES) {
-        lanes.iter_mut().zip(x).for_each(|(lane, &x)| *lane = larger(*lane, x));
+    for x in x {
+        lanes = std::array::from_fn(|l| larger(lanes[l], x[l]));
     }
-    lanes.into_iter().fold(f32::NEG_INFINITY, larger)
+    lanes.iter_mut().zip(rest).for_each(|(lane, &x)| *lane = larger(*lane, x));
+    let mut width = LANES / 2;
+    while width > 0 {
+        for l in 0..width {
+            lanes[l] = larger(lanes[l], lanes[l + width]);
+        }
+        width /= 2;
+    }
+    lanes[0]
 }
 
 #[cfg(test)]

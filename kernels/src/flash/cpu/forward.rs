@@ -166,30 +166,44 @@ impl OnlineSoftmax {
         );
     }
 
-    /// Turns a tile of scores into exp(score − max), and rescales sums and accumulators to the new maximum.
+    /// Turns a tile of scores into exp(score − max), and rescales sums and accumulators to the new maximum. Each stage passes
+    /// over all rows: a row alone would wait for itself in every one.
     fn update(&mut self, scores: &mut [f32], position: usize, from: usize, scale: f32) {
+        let (mut tile_max, mut tile_sum, mut corrections) = ([0.0f32; TILE], [0.0f32; TILE], [0.0f32; TILE]);
+        // Causal mask: only columns up to the row's own position count, and rows before the tile's first key see none.
+        let rows = from.saturating_sub(position).min(scores.len() / TILE)..scores.len() / TILE;
+        let (unseen, scores) = scores.split_at_mut(rows.start * TILE);
+        unseen.fill(0.0);
+        let visible = |r: usize| (position + r + 1 - from).min(TILE);
+        // Loops of a constant length have no remainder. Of sums, the compiler makes chains of single numbers then.
+        let width = scores.len() / rows.len().max(1);
+        let (scores, _) = scores.as_chunks_mut::<TILE>();
         vectorize(
             #[inline(always)]
             || {
-                for (r, s) in scores.chunks_exact_mut(TILE).enumerate() {
-                    // Causal mask: only columns up to the row's own position count.
-                    let visible = (position + r + 1).saturating_sub(from).min(TILE);
-                    if visible == 0 {
-                        s.fill(0.0);
-                        continue;
-                    }
-                    // Loops of a constant length, without a remainder.
-                    let s: &mut [f32; TILE] = s.try_into().expect("a tile is TILE wide");
+                for (r, s) in rows.clone().zip(&mut *scores) {
                     s.iter_mut().for_each(|s| *s *= scale);
-                    s[visible..].fill(f32::NEG_INFINITY);
-                    let (before, tile_max) = (self.row_max[r], max(s));
-                    let max = if tile_max > before { tile_max } else { before };
-                    let correction = exp(before - max);
+                    s[visible(r)..].fill(f32::NEG_INFINITY);
+                    tile_max[r] = max(&s[..width]);
+                }
+                let maxima = self.row_max[rows.clone()].iter_mut().zip(&tile_max[rows.clone()]);
+                for ((max, &tile_max), correction) in maxima.zip(&mut corrections[rows.clone()]) {
+                    let before = *max;
+                    *max = if tile_max > before { tile_max } else { before };
+                    *correction = exp(before - *max);
+                }
+                for (r, s) in rows.clone().zip(&mut *scores) {
+                    let max = self.row_max[r];
                     s.iter_mut().for_each(|s| *s = exp(*s - max));
-                    s[visible..].fill(0.0);
-                    self.row_sum[r] = self.row_sum[r] * correction + sum(s, |s| s);
-                    self.row_max[r] = max;
-                    self.acc[r * self.stride..][..self.stride].iter_mut().for_each(|a| *a *= correction);
+                    s[visible(r)..].fill(0.0);
+                    tile_sum[r] = sum(&s[..width], |s| s);
+                }
+                for r in rows {
+                    let correction = corrections[r];
+                    self.row_sum[r] = self.row_sum[r] * correction + tile_sum[r];
+                    if correction != 1.0 {
+                        self.acc[r * self.stride..][..self.stride].iter_mut().for_each(|a| *a *= correction);
+                    }
                 }
             },
         );
