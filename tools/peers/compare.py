@@ -2,16 +2,22 @@
 
     python3 tools/peers/compare.py --codelsi target/release/codelsi --model DIR
         [--old OTHER/codelsi] [--torch] [--llama-bench PATH --gguf FILE]
-        [--rounds 9] [--prefill 512] [--decode 64] [--train 512] [--dropout 0] [--out FILE]
+        [--rounds 9] [--prefill 512] [--decode 64] [--train 512] [--dropout 0] [--busy N] [--out FILE]
 
 Each round runs every program once on every workload, in an order that turns from round to round, so that a machine whose
 speed wanders slows all of them; a run is timed after a warm-up run. Printed are the medians, and for each peer the
 geometric mean of the paired ratios ours / peer with Student's 95 % interval: above 1, ours is faster. `--out` writes all
 runs as JSON. llama.cpp has no training, and another `codelsi` (`--old`) is a peer like any other. `llama-bench` is built from
-the sources in the sdist of the package llama-cpp-python; its `convert_hf_to_gguf.py --outtype bf16` writes the file.
+the sources in the sdist of the package llama-cpp-python; `codelsi export --gguf FILE --type bf16` writes the file.
+
+`--busy N` keeps that many other processors computing meanwhile. A machine without AVX-512 is CODELSI_SIMD=avx2,
+ONEDNN_MAX_CPU_ISA=AVX2, ATEN_CPU_CAPABILITY=avx2 and a llama.cpp that is built with GGML_NATIVE=OFF.
+
+Peak memory is the ledger's of `codelsi`, and the resident set of the others, in which llama.cpp's has the mapped file.
 """
 
 import argparse
+import contextlib
 import json
 import math
 import os
@@ -89,8 +95,27 @@ class LlamaCpp:
             return None
         sizes = ["-p", str(tokens), "-n", "0"] if work == "prefill" else ["-p", "0", "-n", str(tokens)]
         command = [self.binary, "-m", self.gguf, "-t", str(self.args.threads), "-r", "1", "-o", "json", *sizes]
-        out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        out = process.stdout.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        if status:
+            sys.exit(f"compare.py: {' '.join(command)} ended with {os.waitstatus_to_exitcode(status)}")
+        self.memory[work] = usage.ru_maxrss * 1024
         return json.loads(out)[0]["avg_ts"]
+
+
+@contextlib.contextmanager
+def busy(processors):
+    """Processes that compute, each on a processor of its own, the last ones."""
+    command = [sys.executable, "-c", "while True: pass"]
+    processes = [subprocess.Popen(command) for _ in range(processors)]
+    try:
+        for i, process in enumerate(processes):
+            os.sched_setaffinity(process.pid, {os.cpu_count() - 1 - i})
+        yield
+    finally:
+        for process in processes:
+            process.kill()
 
 
 def ratio(ours, theirs):
@@ -99,6 +124,20 @@ def ratio(ours, theirs):
     mean = statistics.fmean(logs)
     half = student(len(logs) - 1) * statistics.stdev(logs) / math.sqrt(len(logs)) if len(logs) > 1 else math.inf
     return math.exp(mean), math.exp(mean - half), math.exp(mean + half)
+
+
+def measure(programs, works, rounds):
+    """Tokens per second of each run, by workload and program."""
+    rates = {}
+    for turn in range(rounds):
+        for work, tokens in works:
+            for i in range(len(programs)):
+                program = programs[(turn + i) % len(programs)]
+                rate = program.rate(work, tokens)
+                if rate is not None:
+                    rates.setdefault((work, program.name), []).append(rate)
+        print(f"round {turn + 1} of {rounds}", file=sys.stderr)
+    return rates
 
 
 def main():
@@ -114,10 +153,13 @@ def main():
     for work, tokens in (("prefill", 512), ("decode", 64), ("train", 512)):
         parser.add_argument(f"--{work}", type=int, default=tokens, help="tokens; 0 leaves it out")
     parser.add_argument("--dropout", type=float, default=0.0)
+    parser.add_argument("--busy", type=int, default=0, help="processors that compute something else")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     if args.rounds < 2 or bool(args.llama_bench) != bool(args.gguf):
         parser.error("at least two rounds; --llama-bench and --gguf go together")
+    if not 0 <= args.busy <= os.cpu_count():
+        parser.error(f"--busy {args.busy}: there are {os.cpu_count()} processors")
 
     programs = [Codelsi(args.codelsi, args.model, args, "codelsi")]
     if args.old:
@@ -128,15 +170,8 @@ def main():
         programs.append(LlamaCpp(args.llama_bench, args.gguf, args))
     works = [(work, getattr(args, work)) for work in ("prefill", "decode", "train") if getattr(args, work)]
 
-    rates = {}
-    for turn in range(args.rounds):
-        for work, tokens in works:
-            for i in range(len(programs)):
-                program = programs[(turn + i) % len(programs)]
-                rate = program.rate(work, tokens)
-                if rate is not None:
-                    rates.setdefault((work, program.name), []).append(rate)
-        print(f"round {turn + 1} of {args.rounds}", file=sys.stderr)
+    with busy(args.busy):
+        rates = measure(programs, works, args.rounds)
 
     rows = []
     for work, tokens in works:
@@ -147,7 +182,7 @@ def main():
                 continue
             row = {"work": work, "tokens": tokens, "program": program.name, "median": statistics.median(theirs),
                    "runs": theirs, "peak_bytes": program.memory.get(work)}
-            line = f"{work:<8}{program.name:<32}{row['median']:>10.1f} tokens/s"
+            line = f"{work:<8}{program.name:<32}{row['median']:>10.1f} tokens/s{(row['peak_bytes'] or 0) / 2**30:>7.2f} GiB"
             if program is not programs[0]:
                 row["ours_over_it"] = mean, low, high = ratio(ours, theirs)
                 line += f"   ours / it {mean:.2f} [{low:.2f}, {high:.2f}]"
@@ -156,7 +191,8 @@ def main():
     if args.out:
         about = {"date": time.strftime("%Y-%m-%dT%H:%MZ", time.gmtime()), "machine": f"{platform.system()} {platform.machine()}",
                  "processor": processor(), "threads": args.threads, "model": Path(args.model).name,
-                 "dropout": args.dropout, "rounds": args.rounds}
+                 "dropout": args.dropout, "busy": args.busy, "rounds": args.rounds,
+                 "simd": os.environ.get("CODELSI_SIMD", "")}
         args.out.write_text(json.dumps({"about": about, "rows": rows}, indent=1) + "\n")
 
 
