@@ -6,8 +6,7 @@ mod binary;
 use binary::{codelsi, make_model};
 use serde_json::Value;
 use std::fs;
-use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
 const NUMBERS: [&str; 11] = [
     "0",
