@@ -3,7 +3,7 @@
 use crate::Result;
 use crate::host_block::{HostAllocator, HostBlock};
 use std::any::Any;
-use std::collections::HashMap;
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -110,8 +110,8 @@ pub struct Ledger {
 struct LedgerState {
     usage: Usage,
     allocator: HostAllocator,
-    /// Freed blocks by size.
-    free: HashMap<usize, Vec<HostBlock>>,
+    /// Freed blocks, the newest last.
+    free: VecDeque<HostBlock>,
     free_bytes: usize,
 }
 
@@ -154,21 +154,24 @@ impl Ledger {
 impl LedgerState {
     /// Returns a block of at least `bytes`, reused or fresh.
     fn block(&mut self, bytes: usize) -> HostBlock {
-        if let Some(block) = self.free.get_mut(&HostAllocator::block_len(bytes)).and_then(Vec::pop) {
-            self.free_bytes -= block.len();
+        let len = HostAllocator::block_len(bytes);
+        let kept = self.free.iter().rposition(|block| block.len() == len).and_then(|i| self.free.remove(i));
+        if let Some(block) = kept {
+            self.free_bytes -= len;
             return block;
         }
-        // Kept blocks are freed, so that the process never exceeds the peak of the plan.
-        if self.usage.total() + self.free_bytes > self.usage.peak {
-            self.free.clear();
-            self.free_bytes = 0;
+        // The oldest blocks are returned to the system, so that the process never exceeds the peak of the plan.
+        while self.usage.total() + self.free_bytes > self.usage.peak
+            && let Some(oldest) = self.free.pop_front()
+        {
+            self.free_bytes -= oldest.len();
         }
         self.allocator.alloc(bytes)
     }
 
     fn recycle(&mut self, block: HostBlock) {
         self.free_bytes += block.len();
-        self.free.entry(block.len()).or_default().push(block);
+        self.free.push_back(block);
     }
 }
 
