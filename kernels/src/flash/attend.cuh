@@ -181,16 +181,21 @@ __device__ inline void attend(State<Tiles> &state, const Stage<Tiles, Job> &stag
         Tiles tiles;
         int first = tiles.first(), last = first + Tiles::SPAN - 1; // slots of the warp
         bool sees = job.slots.low <= last && first < job.slots.high && tile <= job.slots.place(last);
-        typename Tiles::Square s = {}; // defined on every path, or its registers would be held all the way round
-        if (sees) tiles.dots(s, stage.q, stage.k, stage.exchange);
-        copy_wait<0>();
-        __syncthreads(); // v is there, and k has been used
         more = (tile + TILE) % SPLIT != 0 && tile + TILE < job.slots.end();
-        if (more) copy(stage.k, k, tile + TILE);
+        auto turn = [&] {
+            copy_wait<0>();
+            __syncthreads(); // v is there, and k has been used
+            if (more) copy(stage.k, k, tile + TILE);
+        };
         if (sees) {
+            typename Tiles::Square s;
+            tiles.dots(s, stage.q, stage.k, stage.exchange);
+            turn();
             if (tile + TILE - 1 > job.slots.place(first)) hide<Tiles>(s, job.slots, tile);
             state.fold(s, heads.slope);
             tiles.gather(state.sums, s, stage.v, stage.exchange);
+        } else {
+            turn(); // each warp takes one of the two ways as a whole, as a barrier needs
         }
         tile += TILE;
     } while (more);

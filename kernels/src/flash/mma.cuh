@@ -79,7 +79,6 @@ template <int MT, int WIDTH> struct Rows : Thread {
     // s = a (ROWS, D) · bᵀ (COLS, D)
     __device__ void dots(Square &s, const E *a, const E *b, float *) const {
         u32 rows = rows_of_a(a, first(), lane()), columns = rows_of_b(b, 0, lane());
-        s = {};
 #pragma unroll
         for (int k = 0; k < DP / 16; k++) {
             if (LARGE && k == DP / 32) __syncwarp();
@@ -92,8 +91,13 @@ template <int MT, int WIDTH> struct Rows : Thread {
                 load_matrices(y, (columns ^ k * 32) + n * 16 * ROW_BYTES);
 #pragma unroll
                 for (int i = 0; i < MT; i++) {
-                    mma(s.x[i][2 * n], x[i], y[0], y[1]);
-                    mma(s.x[i][2 * n + 1], x[i], y[2], y[3]);
+                    if (k == 0) {
+                        mma_from_zero(s.x[i][2 * n], x[i], y[0], y[1]);
+                        mma_from_zero(s.x[i][2 * n + 1], x[i], y[2], y[3]);
+                    } else {
+                        mma(s.x[i][2 * n], x[i], y[0], y[1]);
+                        mma(s.x[i][2 * n + 1], x[i], y[2], y[3]);
+                    }
                 }
             }
         }
