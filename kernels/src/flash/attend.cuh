@@ -29,21 +29,25 @@ template <typename Tiles> struct State {
     }
 
     // Rescales the state to the maximum including a tile of scores, and turns the scores into p.
-    __device__ void fold(typename Tiles::Square &s, float slope) {
+    __device__ void fold(typename Tiles::Factor &p, typename Tiles::Square &s, float slope, bool first) {
+        float by[Tiles::R];
 #pragma unroll
         for (int r = 0; r < Tiles::R; r++) {
             float most = s.at(r, 0);
 #pragma unroll
             for (int c = 1; c < Tiles::C; c++) most = fmaxf(most, s.at(r, c));
             most = fmaxf(top[r], warp_max<Tiles::SHARING>(most) * slope);
-            float by = grown(top[r] - most);
+            by[r] = grown(top[r] - most);
             float sum = s.at(r, 0) = power(s.at(r, 0), slope, most);
 #pragma unroll
             for (int c = 1; c < Tiles::C; c++) sum += s.at(r, c) = power(s.at(r, c), slope, most);
-            total[r] = fmaf(total[r], by, sum);
+            total[r] = fmaf(total[r], by[r], sum);
             top[r] = most;
-            shrink(r, by);
+            p.put(s, r);
         }
+        if (first) return;
+#pragma unroll
+        for (int r = 0; r < Tiles::R; r++) shrink(r, by[r]);
     }
 
     __device__ void close() {
@@ -192,8 +196,9 @@ __device__ inline void attend(State<Tiles> &state, const Stage<Tiles, Job> &stag
             tiles.dots(s, stage.q, stage.k, stage.exchange);
             turn();
             if (tile + TILE - 1 > job.slots.place(first)) hide<Tiles>(s, job.slots, tile);
-            state.fold(s, heads.slope);
-            tiles.gather(state.sums, s, stage.v, stage.exchange);
+            typename Tiles::Factor p;
+            state.fold(p, s, heads.slope, tile % SPLIT == 0);
+            tiles.gather(state.sums, p, stage.v, stage.exchange);
         } else {
             turn(); // each warp takes one of the two ways as a whole, as a barrier needs
         }

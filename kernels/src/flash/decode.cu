@@ -51,8 +51,9 @@ __device__ inline void attend_split(State<Decode> &state, const Ring &ring, cons
         copy(step + RING);
         if (sees) {
             if (tile + TILE > end) hide<Decode>(s, slots, tile);
-            state.fold(s, heads.slope);
-            tiles.gather(state.sums, s, ring.at(step + 1), ring.exchange);
+            Decode::Factor p;
+            state.fold(p, s, heads.slope, tile == first);
+            tiles.gather(state.sums, p, ring.at(step + 1), ring.exchange);
         }
     }
     state.close();

@@ -17,6 +17,13 @@ template <int RT, int WIDTH, int SCORES> struct Rows : Thread {
         float x[RT][C];
         __device__ float &at(int r, int c) { return x[r][c]; }
     };
+    // p, as `gather` takes it.
+    struct Factor : Square {
+        __device__ void put(const Square &p, int r) {
+#pragma unroll
+            for (int c = 0; c < C; c++) this->x[r][c] = p.x[r][c];
+        }
+    };
     struct Wide {
         float x[RT][RUNS][RUN];
         __device__ float &at(int r, int n, int i) { return x[r][n][i]; }

@@ -14,12 +14,15 @@ __device__ inline u32 rows_of_b(const E *tile, int row, int lane) {
     return shared_address(chunk(tile, row + lane % 8 + lane / 16 * 8, lane / 8 % 2));
 }
 
-// Accumulators of 16 rows and 16 columns as the a fragment of a product that sums over the columns.
+// Accumulators of 16 rows and 16 columns as the a fragment of a product that sums over the columns: rows 0 to 7, or 8 to
+// 15.
+__device__ inline void put_row(u32 (&a)[4], const float (&left)[4], const float (&right)[4], int half) {
+    a[half] = pair(left[2 * half], left[2 * half + 1]);
+    a[half + 2] = pair(right[2 * half], right[2 * half + 1]);
+}
 __device__ inline void factor(u32 (&a)[4], const float (&left)[4], const float (&right)[4]) {
-    a[0] = pair(left[0], left[1]);
-    a[1] = pair(left[2], left[3]);
-    a[2] = pair(right[0], right[1]);
-    a[3] = pair(right[2], right[3]);
+    put_row(a, left, right, 0);
+    put_row(a, left, right, 1);
 }
 
 // c += a · b, STEPS steps of 16 along k. load_a(a, k) loads the fragments of a of step k, load_b(b, k, n) the one of b for
@@ -64,6 +67,15 @@ template <int MT, int WIDTH> struct Rows : Thread {
         float x[MT][COLS / 8][4];
         __device__ float &at(int r, int c) { return x[r / 2][c / 2][r % 2 * 2 + c % 2]; }
     };
+    // p, rounded to bf16: the a operand of each step of a product over the columns.
+    struct Factor {
+        u32 x[MT][COLS / 16][4];
+        // Takes row r of the thread.
+        __device__ void put(const Square &p, int r) {
+#pragma unroll
+            for (int k = 0; k < COLS / 16; k++) put_row(x[r / 2][k], p.x[r / 2][2 * k], p.x[r / 2][2 * k + 1], r % 2);
+        }
+    };
     // (ROWS, DP): sums.
     struct Wide {
         float x[MT][RUNS][4];
@@ -103,22 +115,19 @@ template <int MT, int WIDTH> struct Rows : Thread {
         }
     }
 
-    // w += p (ROWS, COLS), rounded to bf16 · b (COLS, D)
-    __device__ void gather(Wide &w, const Square &p, const E *b, float *) const {
+    // w += p (ROWS, COLS) · b (COLS, D)
+    __device__ void gather(Wide &w, const Factor &p, const E *b, float *) const {
         u32 columns = rows_of_a(b, 0, lane());
 #pragma unroll
         for (int k = 0; k < COLS / 16; k++) {
-            u32 x[MT][4];
-#pragma unroll
-            for (int i = 0; i < MT; i++) factor(x[i], p.x[i][2 * k], p.x[i][2 * k + 1]);
 #pragma unroll
             for (int n = 0; n < DP / 16; n++) {
                 u32 y[4];
                 load_matrices_transposed(y, (columns ^ n * 32) + k * 16 * ROW_BYTES);
 #pragma unroll
                 for (int i = 0; i < MT; i++) {
-                    mma(w.x[i][2 * n], x[i], y[0], y[1]);
-                    mma(w.x[i][2 * n + 1], x[i], y[2], y[3]);
+                    mma(w.x[i][2 * n], p.x[i][k], y[0], y[1]);
+                    mma(w.x[i][2 * n + 1], p.x[i][k], y[2], y[3]);
                 }
             }
         }
@@ -154,6 +163,13 @@ struct Shared : Thread {
     struct Square {
         float x[TILE / 8][4];
         __device__ float &at(int r, int c) { return x[c / 2][r * 2 + c % 2]; }
+    };
+    struct Factor {
+        u32 x[TILE / 16][4];
+        __device__ void put(const Square &p, int r) {
+#pragma unroll
+            for (int k = 0; k < TILE / 16; k++) put_row(x[k], p.x[2 * k], p.x[2 * k + 1], r);
+        }
     };
     struct Wide {
         float x[RUNS][4];
@@ -195,18 +211,15 @@ struct Shared : Thread {
             }
     }
 
-    __device__ void gather(Wide &w, const Square &p, const E *b, float *) const {
+    __device__ void gather(Wide &w, const Factor &p, const E *b, float *) const {
 #pragma unroll
         for (int k = 0; k < TILE / 32; k++) {
-            u32 x[2][4];
-            factor(x[0], p.x[4 * k], p.x[4 * k + 1]);
-            factor(x[1], p.x[4 * k + 2], p.x[4 * k + 3]);
 #pragma unroll
             for (int n = 0; n < RUNS; n++) {
                 u32 y[4];
                 load_matrices_transposed(y, shared_address(chunk(b, k * 32 + lane(), warp() * RUNS + n)));
-                mma(w.x[n], x[0], y[0], y[1]);
-                mma(w.x[n], x[1], y[2], y[3]);
+                mma(w.x[n], p.x[2 * k], y[0], y[1]);
+                mma(w.x[n], p.x[2 * k + 1], y[2], y[3]);
             }
         }
     }
