@@ -8,14 +8,11 @@
 #include "attend.cuh"
 
 constexpr int LANES = DP / 4; // threads that join the splits of a head
+constexpr int RING = 2 * Decode::STAGES;
 typedef Job<false, Paged> Single;
 
 // Shared memory of a block: half of the ring for keys, half for values.
 struct Ring : Stage<Decode, Single> {
-    __device__ Ring() {
-        v = k + RING / 2 * TILE * DP;
-        exchange = reinterpret_cast<float *>(v + RING / 2 * TILE * DP);
-    }
     // Tile number `step` of k0, v0, k1, v1, …
     __device__ E *at(int step) const { return (step % 2 ? v : k) + step / 2 % (RING / 2) * TILE * DP; }
 };

@@ -3,7 +3,7 @@
 #pragma once
 #include "tiles.cuh"
 
-constexpr int TILES[][3] = MMA_TILES; // rows, columns, stride of exchanged scores
+constexpr int TILES[][5] = MMA_TILES; // rows, columns, stride of exchanged scores, warps, stages
 constexpr int ROW_BYTES = DP * 2;
 
 // Address that a lane gives to ldmatrix, for 16 rows of a tile from `row` on: as operand a, or as bᵀ.
@@ -53,9 +53,9 @@ __device__ inline void accumulate(float (&c)[M][C][4], LoadA load_a, LoadB load_
 }
 
 // Each warp has 16·MT rows to itself, with all COLS columns of a tile: no warp waits for another.
-template <int MT, int WIDTH> struct Rows : Thread {
-    static constexpr int COLS = WIDTH;
-    static constexpr int WARPS = MMA_WARPS, SPAN = 16 * MT, ROWS = WARPS * SPAN, SHARING = 4, EXCHANGE = 0;
+template <int MT, int KIND> struct Rows : Thread {
+    static constexpr int COLS = TILES[KIND][1], WARPS = TILES[KIND][3], STAGES = TILES[KIND][4];
+    static constexpr int SPAN = 16 * MT, ROWS = WARPS * SPAN, SHARING = 4, EXCHANGE = 0;
     static constexpr int R = 2 * MT, C = COLS / 4; // rows of a thread, and its columns of a tile
     static constexpr int RUNS = DP / 8, RUN = 2;   // its channels
     // Scores and sums take so many registers that the fragments of a product must not all be loaded ahead: no load moves
@@ -123,7 +123,8 @@ template <int MT, int WIDTH> struct Rows : Thread {
 #pragma unroll
             for (int n = 0; n < DP / 16; n++) {
                 u32 y[4];
-                load_matrices_transposed(y, (columns ^ n * 32) + k * 16 * ROW_BYTES);
+                // The swizzle moves a chunk among eight: every fourth step is added, and takes no address of its own.
+                load_matrices_transposed(y, (columns ^ n % 4 * 32) + n / 4 * 128 + k * 16 * ROW_BYTES);
 #pragma unroll
                 for (int i = 0; i < MT; i++) {
                     mma(w.x[i][2 * n], p.x[i][k], y[0], y[1]);
@@ -135,6 +136,7 @@ template <int MT, int WIDTH> struct Rows : Thread {
 
     // Row at(slot) of `to` (…, stride) = that of w, through the warp's own rows of a tile that is no longer read.
     template <typename At> __device__ void write(E *to, int stride, Wide &w, At at, E *tile, int D) const {
+        __syncwarp(); // other lanes have read these rows
 #pragma unroll
         for (int r = 0; r < R; r++)
 #pragma unroll
@@ -155,8 +157,8 @@ template <int MT, int WIDTH> struct Rows : Thread {
 // All warps have the same 16 rows. They divide the columns of the scores and exchange them; each then holds all of p,
 // and they divide the channels of the sums.
 struct Shared : Thread {
-    static constexpr int WARPS = MMA_WARPS, SPAN = 16, ROWS = TILES[DECODE][0], SHARING = 4, STRIDE = TILES[DECODE][2],
-                         EXCHANGE = 16 * STRIDE;
+    static constexpr int WARPS = TILES[DECODE][3], STAGES = TILES[DECODE][4];
+    static constexpr int SPAN = 16, ROWS = TILES[DECODE][0], SHARING = 4, STRIDE = TILES[DECODE][2], EXCHANGE = 16 * STRIDE;
     static constexpr int R = 2, C = TILE / 4;
     static constexpr int RUNS = DP / 32, RUN = 2;
 
@@ -236,7 +238,6 @@ struct Shared : Thread {
     }
 };
 
-template <int KIND> using Tiled = Rows<TILES[KIND][0] / (16 * MMA_WARPS), TILES[KIND][1]>;
-typedef Tiled<PREFILL> Prefill;
+template <int KIND> using Tiled = Rows<TILES[KIND][0] / (16 * TILES[KIND][3]), KIND>;
 typedef Shared Decode;
 typedef Tiled<DIAGONAL> Diagonal; // of flash_delta
