@@ -121,6 +121,7 @@ extern "C" __global__ void __launch_bounds__(Decode::WARPS * 32)
         finish(o, state, ring, D);
         return;
     }
+    rows = ring.job->slots.high; // again: in a register it would lie all the while
     i64 part = i64(blockIdx.x) * gridDim.z * H + h;
     int here = part + blockIdx.z * H;
     Store{sums, stats}.keep<true>(state, [&](int slot) { return slot < rows ? here + slot : -1; });

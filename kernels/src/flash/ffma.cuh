@@ -11,7 +11,7 @@ template <int RT, int KIND> struct Rows : Thread {
     static constexpr int SPAN = 2 * RT, ROWS = WARPS * SPAN, SHARING = 16;
     static constexpr int R = RT, C = COLS / 16;
     static constexpr int RUNS = DP / 64, RUN = 4;
-    static constexpr int STRIDE = TILES[KIND][2]; // padded: the rows of a warp's halves fall into other banks
+    static constexpr int STRIDE = TILES[KIND][2];  // padded: the rows of a warp's halves fall into other banks
     static constexpr int EXCHANGE = ROWS * STRIDE; // elements
 
     struct Square {

@@ -158,7 +158,8 @@ template <int MT, int KIND> struct Rows : Thread {
 // and they divide the channels of the sums.
 struct Shared : Thread {
     static constexpr int WARPS = TILES[DECODE][3], STAGES = TILES[DECODE][4];
-    static constexpr int SPAN = 16, ROWS = TILES[DECODE][0], SHARING = 4, STRIDE = TILES[DECODE][2], EXCHANGE = 16 * STRIDE;
+    static constexpr int SPAN = 16, ROWS = TILES[DECODE][0], SHARING = 4, STRIDE = TILES[DECODE][2],
+                         EXCHANGE = 16 * STRIDE;
     static constexpr int R = 2, C = TILE / 4;
     static constexpr int RUNS = DP / 32, RUN = 2;
 

@@ -62,9 +62,7 @@ template <int ROWS, int WARPS> struct Copy {
     }
 
     // Starts copying rows of (…, D). `place` is the index of row(), negative for a row of zeros.
-    __device__ static void start(E *tile, const E *from, int place, int D) {
-        start_all({tile}, {from}, place, D);
-    }
+    __device__ static void start(E *tile, const E *from, int place, int D) { start_all({tile}, {from}, place, D); }
 
     // The same rows of N arrays.
     template <int N>
