@@ -29,21 +29,25 @@ template <typename Tiles> struct State {
     }
 
     // Rescales the state to the maximum including a tile of scores, and turns the scores into p.
-    __device__ void fold(typename Tiles::Square &s, float slope) {
+    __device__ void fold(typename Tiles::Factor &p, typename Tiles::Square &s, float slope, bool first) {
+        float by[Tiles::R];
 #pragma unroll
         for (int r = 0; r < Tiles::R; r++) {
             float most = s.at(r, 0);
 #pragma unroll
             for (int c = 1; c < Tiles::C; c++) most = fmaxf(most, s.at(r, c));
             most = fmaxf(top[r], warp_max<Tiles::SHARING>(most) * slope);
-            float by = grown(top[r] - most);
+            by[r] = grown(top[r] - most);
             float sum = s.at(r, 0) = power(s.at(r, 0), slope, most);
 #pragma unroll
             for (int c = 1; c < Tiles::C; c++) sum += s.at(r, c) = power(s.at(r, c), slope, most);
-            total[r] = fmaf(total[r], by, sum);
+            total[r] = fmaf(total[r], by[r], sum);
             top[r] = most;
-            shrink(r, by);
+            p.put(s, r);
         }
+        if (first) return;
+#pragma unroll
+        for (int r = 0; r < Tiles::R; r++) shrink(r, by[r]);
     }
 
     __device__ void close() {
@@ -128,15 +132,54 @@ extern __shared__ __align__(1024) u8 shared[];
 template <typename Tiles, typename Job> struct Stage {
     Job *job;
     E *q; // (ROWS, DP)
-    E *k; // (TILE, DP)
-    E *v; // (TILE, DP)
+    E *k; // (STAGES, TILE, DP)
+    E *v; // (STAGES, TILE, DP)
     float *exchange;
     __device__ Stage() {
         job = reinterpret_cast<Job *>(shared);
         q = reinterpret_cast<E *>(shared + HEAD);
         k = q + Tiles::ROWS * DP;
-        v = k + TILE * DP;
-        exchange = reinterpret_cast<float *>(v + TILE * DP);
+        v = k + Tiles::STAGES * TILE * DP;
+        exchange = reinterpret_cast<float *>(v + Tiles::STAGES * TILE * DP);
+    }
+};
+
+// Place of the key that this thread finds out for the copy of a tile; negative where there is none.
+template <typename Copy, typename Job> __device__ inline int place_of_key(const Job &job, int tile) {
+    int row = Copy::row();
+    return row < TILE && tile + row < job.slots.end() ? job.keys(tile + row) : -1;
+}
+
+// Tiles of keys and of values that a block copies one after another, as its shared memory has room for: with one stage
+// the values of a tile are copied while its scores are computed, and the next keys while its values are summed; with
+// two, the next keys and values while a tile is used.
+template <typename Tiles, typename Job> struct Stream {
+    static constexpr bool AHEAD = Tiles::STAGES > 1;
+    typedef ::Copy<TILE, Tiles::WARPS> Copy;
+    const Stage<Tiles, Job> &stage;
+    const E *k, *v;
+    int D;
+
+    __device__ E *at(E *stages, int tile) const { return stages + tile / TILE % Tiles::STAGES * TILE * DP; }
+
+    // Starts copying what a step begins with.
+    __device__ void start(int tile) const {
+        int place = place_of_key<Copy>(*stage.job, tile);
+        if constexpr (AHEAD) {
+            Copy::start_all({at(stage.k, tile), at(stage.v, tile)}, {k, v}, place, D);
+        } else {
+            Copy::start(stage.k, k, place, D);
+        }
+        copy_commit();
+    }
+
+    __device__ void start_next(int tile) const {
+        if (tile + TILE < stage.job->slots.end()) start(tile + TILE);
+    }
+
+    __device__ void start_values(int tile) const {
+        Copy::start(stage.v, v, place_of_key<Copy>(*stage.job, tile), D);
+        copy_commit();
     }
 };
 
@@ -158,42 +201,40 @@ __device__ inline void hide(typename Tiles::Square &s, const Slots &slots, int t
             if (tile + tiles.column(c) > slots.place(tiles.row(r))) s.at(r, c) = -1e30f;
 }
 
-// Computes the state of the split that begins at position `tile`, and moves `tile` to its end. The values of a tile are
-// copied while its scores are computed, and the next keys while its values are summed.
+// Computes the state of the split that begins at position `tile`, whose copy has started, and moves `tile` to its end.
 template <typename Tiles, typename Job>
-__device__ inline void attend(State<Tiles> &state, const Stage<Tiles, Job> &stage, const E *k, const E *v, int &tile,
-                              Heads heads) {
+__device__ inline void attend(State<Tiles> &state, const Stream<Tiles, Job> &stream, int &tile, float slope) {
+    constexpr bool AHEAD = Stream<Tiles, Job>::AHEAD;
+    const Stage<Tiles, Job> &stage = stream.stage;
     const Job &job = *stage.job;
-    auto copy = [&](E *to, const E *from, int tile) {
-        typedef Copy<TILE, Tiles::WARPS> Copy;
-        int row = Copy::row();
-        int place = row < TILE && tile + row < job.slots.end() ? job.keys(tile + row) : -1;
-        Copy::start(to, from, place, heads.D);
-        copy_commit();
-    };
     state.clear();
-    copy(stage.k, k, tile);
-    bool more;
     do {
         copy_wait<0>();
-        __syncthreads(); // k is there, and v has been used
-        copy(stage.v, v, tile);
+        __syncthreads(); // k is there (and v, if AHEAD), and the last v has been used
+        if constexpr (!AHEAD) stream.start_values(tile);
+        auto turn = [&] {
+            if constexpr (!AHEAD) {
+                copy_wait<0>();
+                __syncthreads(); // v is there, and k has been used
+            }
+            stream.start_next(tile);
+        };
         Tiles tiles;
         int first = tiles.first(), last = first + Tiles::SPAN - 1; // slots of the warp
         bool sees = job.slots.low <= last && first < job.slots.high && tile <= job.slots.place(last);
-        typename Tiles::Square s = {}; // defined on every path, or its registers would be held all the way round
-        if (sees) tiles.dots(s, stage.q, stage.k, stage.exchange);
-        copy_wait<0>();
-        __syncthreads(); // v is there, and k has been used
-        more = (tile + TILE) % SPLIT != 0 && tile + TILE < job.slots.end();
-        if (more) copy(stage.k, k, tile + TILE);
         if (sees) {
+            typename Tiles::Square s;
+            tiles.dots(s, stage.q, stream.at(stage.k, tile), stage.exchange);
+            turn();
             if (tile + TILE - 1 > job.slots.place(first)) hide<Tiles>(s, job.slots, tile);
-            state.fold(s, heads.slope);
-            tiles.gather(state.sums, s, stage.v, stage.exchange);
+            typename Tiles::Factor p;
+            state.fold(p, s, slope, tile % SPLIT == 0);
+            tiles.gather(state.sums, p, stream.at(stage.v, tile), stage.exchange);
+        } else {
+            turn(); // a warp goes one of the two ways as a whole, and meets one of the two barriers
         }
         tile += TILE;
-    } while (more);
+    } while (tile % SPLIT != 0 && tile < job.slots.end());
     tile = opaque(tile); // else the split's beginning would be kept, to compare it with
     state.close();
 }

@@ -12,7 +12,7 @@
 #include "mma.cuh"
 
 struct Keys : Thread {
-    static constexpr int ROWS = TILES[KEYS][0], COLS = TILES[KEYS][1], WARPS = KEY_WARPS, SPAN = 32;
+    static constexpr int ROWS = TILES[KEYS][0], COLS = TILES[KEYS][1], WARPS = TILES[KEYS][3], SPAN = 32;
     static constexpr int R = 4, C = 8;
     static constexpr int RUNS = DP / 16, RUN = 2; // channels of dk and dv
     static constexpr int EXCHANGE = ROWS * COLS, EXCHANGE_BYTES = COLS * 2;

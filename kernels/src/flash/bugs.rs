@@ -8,6 +8,8 @@ const GROUPED_F32: (DType, &str) = (F32, "T=[7, 1, 5] H=4 K=2 D=8");
 const TILES: (DType, &str) = (BF16, "T=[70] H=2 K=1 D=24");
 const TILES_F32: (DType, &str) = (F32, "T=[70] H=2 K=1 D=24");
 const LONG: (DType, &str) = (BF16, "T=[130] H=2 K=1 D=128");
+/// On one multiprocessor by tall tiles.
+const TALL: (DType, &str) = (BF16, "T=[770, 300] H=1 K=1 D=128");
 
 pub const BUGS: &[Bug] = &[
     // forward.cu
@@ -75,8 +77,8 @@ pub const BUGS: &[Bug] = &[
         "attend.cuh",
         "values are not waited for",
         [
-            "        copy_wait<0>();\n        __syncthreads(); // v is there",
-            "        __syncthreads(); // v is there",
+            "                copy_wait<0>();\n                __syncthreads(); // v is there",
+            "                __syncthreads(); // v is there",
         ],
         TILES,
     )
@@ -84,25 +86,25 @@ pub const BUGS: &[Bug] = &[
     Bug::new(
         "attend.cuh",
         "no barrier after keys",
-        ["        __syncthreads(); // k is there, and v has been used\n", ""],
+        ["        __syncthreads(); // k is there (and v, if AHEAD), and the last v has been used\n", ""],
         TILES,
     ),
     Bug::new(
         "attend.cuh",
         "no barrier after values",
-        ["        __syncthreads(); // v is there, and k has been used\n", ""],
+        ["                __syncthreads(); // v is there, and k has been used\n", ""],
         TILES,
     ),
     Bug::new(
         "attend.cuh",
         "the total is not brought to the new maximum",
-        ["total[r] = fmaf(total[r], by, sum)", "total[r] += sum"],
+        ["total[r] = fmaf(total[r], by[r], sum)", "total[r] += sum"],
         LONG,
     ),
     Bug::new(
         "attend.cuh",
         "sums are not brought to the new maximum",
-        ["            shrink(r, by);\n", ""],
+        ["Tiles::R; r++) shrink(r, by[r]);", "Tiles::R; r++) {}"],
         LONG,
     ),
     Bug::new(
@@ -112,6 +114,51 @@ pub const BUGS: &[Bug] = &[
         GROUPED,
     ),
     Bug::new("attend.cuh", "sums are not cleared", ["        sums = {};\n", ""], GROUPED_F32),
+    Bug::new(
+        "attend.cuh",
+        "the second tile of a split rescales nothing either",
+        ["tile % SPLIT == 0);\n            tiles.gather", "tile % SPLIT <= TILE);\n            tiles.gather"],
+        LONG,
+    ),
+    Bug::new(
+        "attend.cuh",
+        "a warp that does not see a tile leaves out its barrier",
+        ["            turn(); // a warp goes", "            // a warp goes"],
+        LONG,
+    ),
+    Bug::new(
+        "attend.cuh",
+        "the first tile of the next split is not copied",
+        ["if (tile + TILE < stage.job", "if ((tile + TILE) % SPLIT && tile + TILE < stage.job"],
+        TALL,
+    ),
+    Bug::new(
+        "attend.cuh",
+        "tiles are copied to the stage that is in use",
+        ["tile / TILE % Tiles::STAGES * TILE * DP", "0"],
+        TALL,
+    ),
+    Bug::new(
+        "attend.cuh",
+        "with two stages, no barrier between the copies of several warps and their use",
+        ["        __syncthreads(); // k is there (and v", "        if (!AHEAD) __syncthreads(); // k is there (and v"],
+        TALL,
+    ),
+    Bug::new(
+        "attend.cuh",
+        "with two stages, a copy is not waited for",
+        [
+            "        copy_wait<0>();\n        __syncthreads(); // k is there",
+            "        copy_wait<AHEAD>();\n        __syncthreads(); // k is there",
+        ],
+        TALL,
+    ),
+    Bug::new(
+        "attend.cuh",
+        "with two stages, values are copied to where the keys lie",
+        ["{at(stage.k, tile), at(stage.v, tile)}, {k, v}", "{at(stage.k, tile), at(stage.k, tile)}, {k, v}"],
+        TALL,
+    ),
     // tiles.cuh
     Bug::new(
         "tiles.cuh",
@@ -134,7 +181,7 @@ pub const BUGS: &[Bug] = &[
     Bug::new(
         "tiles.cuh",
         "a lane copies to the rows of its neighbour",
-        ["to + i * STRIDE * CHUNKS * 16", "to + i * STEP * CHUNKS * 16"],
+        ["to[n] + i * STRIDE * CHUNKS * 16", "to[n] + i * STEP * CHUNKS * 16"],
         TILES,
     ),
     // mma.cuh, ffma.cuh
@@ -142,8 +189,8 @@ pub const BUGS: &[Bug] = &[
         "mma.cuh",
         "fragments of p change places",
         [
-            "    a[1] = pair(left[2], left[3]);\n    a[2] = pair(right[0], right[1]);",
-            "    a[2] = pair(left[2], left[3]);\n    a[1] = pair(right[0], right[1]);",
+            "    a[half] = pair(left[2 * half], left[2 * half + 1]);\n    a[half + 2] =",
+            "    a[2 * half] = pair(left[2 * half], left[2 * half + 1]);\n    a[2 * half + 1] =",
         ],
         TILES,
     ),
@@ -181,8 +228,20 @@ pub const BUGS: &[Bug] = &[
     Bug::new(
         "mma.cuh",
         "a row of o is read before other lanes have stored it",
-        ["        __syncwarp();\n", ""],
+        ["        __syncwarp();\n        int c = lane()", "        int c = lane()"],
         TILES,
+    ),
+    Bug::new(
+        "mma.cuh",
+        "a row of q is overwritten before other lanes have read it",
+        ["        __syncwarp(); // other lanes have read these rows\n", ""],
+        TALL,
+    ),
+    Bug::new(
+        "mma.cuh",
+        "the second half of the channels is that of the first",
+        ["+ n / 4 * 128 + k", "+ k"],
+        LONG,
     ),
     Bug::new(
         "tiles.cuh",

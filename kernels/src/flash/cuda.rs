@@ -3,7 +3,7 @@
 use super::paged::PagedBatch;
 use super::{Heads, SPLIT};
 use crate::cuda::{STORAGE, element};
-use codelsi_engine::cuda::{Arg, Cuda, Define, Grid, Source, Variant};
+use codelsi_engine::cuda::{Arg, Cuda, Define, DeviceProperties, Grid, Source, Variant};
 use codelsi_engine::{Ctx, DType, Error, Result, Tensor};
 
 const HEADERS: [(&str, &str); 5] = [
@@ -27,18 +27,19 @@ const CONSTANTS: &[Define] = &[
     Define::int("TILE", TILE),
     Define::int("SPLIT", SPLIT),
     Define::int("HEAD", HEAD),
-    Define::int("RING", RING),
-    Define::int("MMA_WARPS", MMA_WARPS),
     Define::list("MMA_TILES", MMA_TILES.as_flattened()),
-    Define::int("FFMA_WARPS", FFMA_WARPS),
     Define::list("FFMA_TILES", FFMA_TILES.as_flattened()),
-    Define::int("KEY_WARPS", KEY_WARPS),
     Define::int("STRIP", STRIP),
 ];
 
 /// Defines E, MMA, 1 when products run on tensor cores, and DP, the padded head size.
 fn variant(dtype: DType, width: usize) -> Variant {
     element(dtype).int("MMA", (dtype == DType::BF16) as usize).int("DP", width)
+}
+
+/// Adds the tile of rows of a block of forward, as a row of [`TileTable`].
+fn forward_variant(dtype: DType, width: usize, tile: usize) -> Variant {
+    variant(dtype, width).int("PREFILL_TILE", tile)
 }
 
 fn variants() -> Vec<Variant> {
@@ -51,7 +52,13 @@ pub static FORWARD: Source = Source {
     text: include_str!("forward.cu"),
     headers: &HEADERS,
     constants: CONSTANTS,
-    variants,
+    variants: || {
+        let of = |dtype| {
+            let tiles = if dtype == DType::BF16 { &[PREFILL, TALL][..] } else { &[PREFILL] };
+            tiles.iter().flat_map(move |&tile| [64, 128].map(|width| forward_variant(dtype, width, tile)))
+        };
+        STORAGE.into_iter().flat_map(of).collect()
+    },
 };
 
 /// Forward of single rows over pages, in splits.
@@ -76,38 +83,41 @@ pub static BACKWARD: Source = Source {
 const TILE: usize = 64;
 /// Bytes at the start of shared memory that describe a block's work.
 const HEAD: usize = 256;
-/// Tiles of keys and values that a block of `flash_decode` holds: one is used, the others are on their way.
-const RING: usize = 4;
 /// Query heads of a block of `flash_decode`.
 const DECODE_HEADS: usize = 16;
 
 /// Rows of dq whose sums lie together in `flash_backward`'s working memory.
 const STRIP: usize = 16;
 
-/// Tiles of the prefill, of decoding, of `flash_delta` and of `flash_backward`'s keys: rows of the resident tile, rows of
-/// the streamed tiles, and elements from row to row of the scores that a block's threads exchange (0: none).
-type TileTable = [[usize; 3]; 4];
+/// Tiles of the prefill, of the prefill by tall tiles, of decoding, of `flash_delta` and of `flash_backward`'s keys: rows of
+/// the resident tile, rows of the streamed tiles, elements from row to row of the scores that a block's threads exchange
+/// (0: none), warps of a block, and streamed tiles of a kind that lie in shared memory.
+type TileTable = [[usize; 5]; 5];
+const PREFILL: usize = 0;
+const TALL: usize = 1;
 
-/// Warps and tiles of the bf16 kernels, on tensor cores.
-const MMA_WARPS: usize = 4;
-const MMA_TILES: TileTable = [[128, TILE, 0], [DECODE_HEADS, TILE, TILE + 8], [64, TILE, 0], [128, 64, 64]];
-/// Warps and tiles of the f32 kernels, by fused multiply-adds.
-const FFMA_WARPS: usize = 8;
-const FFMA_TILES: TileTable =
-    [[64, TILE, TILE + 4], [DECODE_HEADS, TILE, TILE + 16], [64, TILE, TILE + 4], [64, 32, 32 + 4]];
-/// Warps of `flash_backward`.
-const KEY_WARPS: usize = 8;
+/// Tiles of the bf16 kernels, on tensor cores.
+const MMA_TILES: TileTable = [
+    [128, TILE, 0, 4, 1],
+    [256, TILE, 0, 8, 2],
+    [DECODE_HEADS, TILE, TILE + 8, 4, 2],
+    [64, TILE, 0, 4, 1],
+    [128, 64, 64, 8, 2],
+];
+/// Tiles of the f32 kernels, by fused multiply-adds; there are no tall ones.
+const FFMA_TILES: TileTable = [
+    [64, TILE, TILE + 4, 8, 1],
+    [64, TILE, TILE + 4, 8, 1],
+    [DECODE_HEADS, TILE, TILE + 16, 8, 2],
+    [64, TILE, TILE + 4, 8, 1],
+    [64, 32, 32 + 4, 8, 2],
+];
 
 /// The variant and tiles of a call.
 struct Tiling {
-    variant: Variant,
+    dtype: DType,
     /// D, padded.
     width: usize,
-    /// Bytes of an element.
-    size: usize,
-    threads: usize,
-    /// Query rows of a block of `flash_forward` and `flash_pages`.
-    prefill: TileSizes,
     /// Query heads of a block of `flash_decode`.
     decode: TileSizes,
     /// Rows of a block of `flash_delta`.
@@ -117,16 +127,31 @@ struct Tiling {
 }
 
 /// Returns the tiles of the kernels of a type, in the order of [`TileTable`].
-fn tiles(dtype: DType) -> [TileSizes; 4] {
+fn tiles(dtype: DType) -> [TileSizes; 5] {
     let table = if dtype == DType::BF16 { MMA_TILES } else { FFMA_TILES };
-    table.map(|[rows, columns, stride]| TileSizes { rows, columns, exchanged: rows * stride })
+    table.map(|[rows, columns, stride, warps, stages]| TileSizes {
+        rows,
+        columns,
+        exchanged: rows * stride,
+        threads: 32 * warps,
+        stages,
+    })
 }
 
-/// Rows of the resident tile and of the streamed tiles, and elements of the scores that threads exchange.
+/// A row of [`TileTable`].
 struct TileSizes {
     rows: usize,
     columns: usize,
+    /// Elements of the scores that threads exchange.
     exchanged: usize,
+    threads: usize,
+    stages: usize,
+}
+
+/// The tile of query rows of a block of `flash_forward` and `flash_pages`.
+struct RowTile {
+    sizes: TileSizes,
+    variant: Variant,
 }
 
 impl Tiling {
@@ -136,48 +161,64 @@ impl Tiling {
             let message = format!("head_dim is {d}: the CUDA kernels take multiples of 8 up to 128");
             return Err(Error::new(message));
         }
-        let width = padded_head(d);
-        let [prefill, decode, diagonal, keys] = tiles(dtype);
-        let warps = if dtype == DType::BF16 { MMA_WARPS } else { FFMA_WARPS };
-        let (variant, size, threads) = (variant(dtype, width), dtype.size(), 32 * warps);
-        Ok(Tiling { variant, width, size, threads, prefill, decode, diagonal, keys })
+        let [.., decode, diagonal, keys] = tiles(dtype);
+        Ok(Tiling { dtype, width: padded_head(d), decode, diagonal, keys })
     }
 
-    /// Returns a grid of blocks whose shared memory holds the header, the queries, a tile of keys and of values, and the
-    /// scores that are exchanged.
+    fn variant(&self) -> Variant {
+        variant(self.dtype, self.width)
+    }
+
+    /// Returns the tile for `rows` rows of `runs` documents or runs, of so many heads. It changes no bit of a row.
+    fn prefill(&self, cuda: &Cuda, rows: usize, runs: usize, heads: Heads) -> RowTile {
+        let tall = self.dtype == DType::BF16 && is_tall(cuda.properties(), rows, runs, heads.heads);
+        let tile = if tall { TALL } else { PREFILL };
+        let [prefill, tall_prefill, ..] = tiles(self.dtype);
+        let sizes = if tall { tall_prefill } else { prefill };
+        RowTile { sizes, variant: forward_variant(self.dtype, self.width, tile) }
+    }
+
+    /// Returns a grid of blocks of `flash_forward`, `flash_pages` or `flash_decode`, whose shared memory holds the header, the
+    /// queries, the stages of keys and of values, and the scores that are exchanged.
     fn forward(&self, blocks: [usize; 3], t: &TileSizes) -> Grid {
-        let shared = HEAD + self.rows(t.rows + 2 * t.columns) + 4 * t.exchanged;
-        Grid { blocks, threads: self.threads, shared }
-    }
-
-    /// Returns a grid of blocks whose shared memory holds the header, the queries, a ring of tiles, and the scores that are
-    /// exchanged.
-    fn decode(&self, blocks: [usize; 3]) -> Grid {
-        let t = &self.decode;
-        let shared = HEAD + self.rows(t.rows + RING * t.columns) + 4 * t.exchanged;
-        Grid { blocks, threads: self.threads, shared }
+        let shared = HEAD + self.rows(t.rows + 2 * t.stages * t.columns) + 4 * t.exchanged;
+        Grid { blocks, threads: t.threads, shared }
     }
 
     /// Returns the grid of `flash_delta`, whose shared memory holds two tiles.
     fn delta(&self, rows: usize) -> Grid {
-        let tile = self.diagonal.rows;
-        let blocks = [rows.div_ceil(tile), 1, 1];
-        Grid { blocks, threads: self.threads, shared: self.rows(2 * tile) }
+        let tile = &self.diagonal;
+        let blocks = [rows.div_ceil(tile.rows), 1, 1];
+        Grid { blocks, threads: tile.threads, shared: self.rows(2 * tile.rows) }
     }
 
     /// Returns the grid of `flash_backward`, whose shared memory holds the header, L and Δ of two steps, keys and values,
     /// the queries of two steps, the gradients of one, and P and dS.
     fn backward(&self, blocks: [usize; 3]) -> Grid {
         let t = &self.keys;
-        let rows = self.rows(2 * t.rows + 3 * t.columns);
-        let shared = HEAD + 4 * 4 * t.columns + rows + 2 * self.size * t.exchanged;
-        Grid { blocks, threads: 32 * KEY_WARPS, shared }
+        let rows = self.rows(2 * t.rows + (t.stages + 1) * t.columns);
+        let shared = HEAD + 4 * 2 * t.stages * t.columns + rows + 2 * self.dtype.size() * t.exchanged;
+        Grid { blocks, threads: t.threads, shared }
     }
 
     /// Bytes of rows of a tile.
     fn rows(&self, rows: usize) -> usize {
-        rows * self.width * self.size
+        rows * self.width * self.dtype.size()
     }
+}
+
+/// True where tall tiles are faster: they read keys and values half as often, but their last wave may be emptier.
+fn is_tall(card: &DeviceProperties, rows: usize, runs: usize, heads: usize) -> bool {
+    // Time of a row of a tall tile as a share of the other's, where the multiprocessors are full (LOG.md, 2026-12-01): on
+    // Hopper the second-level cache is the bound, before it the tensor cores are.
+    let share = if card.arch == "sm_80" { 0.97 } else { 0.85 };
+    let tail = |tile: usize| {
+        let blocks = ((rows / tile + runs) * heads) as f64;
+        let waves = blocks / card.multiprocessors as f64;
+        waves.ceil() / waves
+    };
+    let [prefill, tall] = [MMA_TILES[PREFILL][0], MMA_TILES[TALL][0]];
+    rows >= runs * tall && tail(tall) * share <= tail(prefill)
 }
 
 /// Returns the scale of scores: 1 / √D, times log₂ e in bf16, whose kernels use base-2 exponentials.
@@ -211,8 +252,9 @@ pub fn forward(
     let inputs = [Arg::Out(o), Arg::Out(lse), sums, stats, Arg::In(q), Arg::In(k), Arg::In(v)];
     let args = inputs.into_iter().chain([Arg::In(documents), int(n), int(t)]).chain(sizes(heads));
     let mut args: Vec<Arg> = args.chain([score_scale(heads, q.dtype())]).collect();
-    let grid = tiling.forward([t / tiling.prefill.rows + n, heads.heads, 1], &tiling.prefill);
-    start(cuda, &FORWARD, "flash_forward", tiling.variant, grid, &mut args)
+    let RowTile { sizes, variant } = tiling.prefill(cuda, t, n, heads);
+    let grid = tiling.forward([t / sizes.rows + n, heads.heads, 1], &sizes);
+    start(cuda, &FORWARD, "flash_forward", variant, grid, &mut args)
 }
 
 /// Computes dq (T, H·D), dk and dv (T, K·D).
@@ -232,7 +274,7 @@ pub fn backward(
     let count = int(summed.turns());
     let [_, turns] = summed.args();
     let args = [Arg::Out(delta), turns, Arg::In(d_o), Arg::In(o), count, int(rows), int(heads.head_dim)];
-    start(cuda, &BACKWARD, "flash_delta", tiling.variant, tiling.delta(rows), &mut Vec::from(args))?;
+    start(cuda, &BACKWARD, "flash_delta", tiling.variant(), tiling.delta(rows), &mut Vec::from(args))?;
     let [sums, turns] = summed.args();
     let outputs = [Arg::Out(dq), Arg::Out(dk), Arg::Out(dv), sums, turns];
     let inputs = [q, k, v, d_o, lse, &*delta, documents].map(Arg::In);
@@ -240,7 +282,7 @@ pub fn backward(
     let scale = Arg::F32(1.0 / (heads.head_dim as f32).sqrt());
     let mut args: Vec<Arg> = args.chain([score_scale(heads, q.dtype()), scale]).collect();
     let grid = tiling.backward([t / tiling.keys.rows + n, heads.kv_heads, 1]);
-    start(cuda, &BACKWARD, "flash_backward", tiling.variant, grid, &mut args)
+    start(cuda, &BACKWARD, "flash_backward", tiling.variant(), grid, &mut args)
 }
 
 /// Computes o (T, H·D) of q (T, H·D) over k and v pages (N, K, page, D).
@@ -265,19 +307,21 @@ pub fn paged(
     let splits = splits(qkv[1], rows);
     // With no more rows than sequences, every row is decoded in splits.
     let tiles = cuda.branch("flash_paged: runs of rows", t > s);
-    let longest = if tiles { tiling.prefill.rows } else { 1 };
+    // Which single rows are decoded in splits depends on how runs are cut, so both launches get the same `longest`.
+    let RowTile { sizes, variant } = tiling.prefill(cuda, t.saturating_sub(s), 1, heads);
+    let longest = if tiles { sizes.rows } else { 1 };
     let call = PagedLaunch { qkv, rows, heads, longest, single_rows: t.min(s) };
     if tiles {
         let mut store = PartialStates::of_pages(cx, t, splits, heads);
-        let blocks = [(t - s).div_ceil(tiling.prefill.rows) + 1, heads.heads, 1];
-        let grid = tiling.forward(blocks, &tiling.prefill);
-        start(cuda, &FORWARD, "flash_pages", tiling.variant, grid, &mut call.args(o, &mut store))?;
+        let blocks = [(t - s).div_ceil(sizes.rows) + 1, heads.heads, 1];
+        let grid = tiling.forward(blocks, &sizes);
+        start(cuda, &FORWARD, "flash_pages", variant, grid, &mut call.args(o, &mut store))?;
     }
     let mut store = PartialStates::of_pages(cx, call.single_rows * splits, splits, heads);
-    let grid = tiling.decode([call.single_rows, blocks_of_row(heads), splits]);
+    let grid = tiling.forward([call.single_rows, blocks_of_row(heads), splits], &tiling.decode);
     let mut args = call.args(o, &mut store);
     args.insert(3, Arg::InOut(arrivals));
-    start(cuda, &DECODE, "flash_decode", tiling.variant, grid, &mut args)
+    start(cuda, &DECODE, "flash_decode", tiling.variant(), grid, &mut args)
 }
 
 /// Returns the blocks of a split of a row: its kv heads, several times where one has more than [`DECODE_HEADS`] query

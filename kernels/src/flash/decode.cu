@@ -8,14 +8,11 @@
 #include "attend.cuh"
 
 constexpr int LANES = DP / 4; // threads that join the splits of a head
+constexpr int RING = 2 * Decode::STAGES;
 typedef Job<false, Paged> Single;
 
 // Shared memory of a block: half of the ring for keys, half for values.
 struct Ring : Stage<Decode, Single> {
-    __device__ Ring() {
-        v = k + RING / 2 * TILE * DP;
-        exchange = reinterpret_cast<float *>(v + RING / 2 * TILE * DP);
-    }
     // Tile number `step` of k0, v0, k1, v1, …
     __device__ E *at(int step) const { return (step % 2 ? v : k) + step / 2 % (RING / 2) * TILE * DP; }
 };
@@ -51,8 +48,9 @@ __device__ inline void attend_split(State<Decode> &state, const Ring &ring, cons
         copy(step + RING);
         if (sees) {
             if (tile + TILE > end) hide<Decode>(s, slots, tile);
-            state.fold(s, heads.slope);
-            tiles.gather(state.sums, s, ring.at(step + 1), ring.exchange);
+            Decode::Factor p;
+            state.fold(p, s, heads.slope, tile == first);
+            tiles.gather(state.sums, p, ring.at(step + 1), ring.exchange);
         }
     }
     state.close();
@@ -123,6 +121,7 @@ extern "C" __global__ void __launch_bounds__(Decode::WARPS * 32)
         finish(o, state, ring, D);
         return;
     }
+    rows = ring.job->slots.high; // again: in a register it would lie all the while
     i64 part = i64(blockIdx.x) * gridDim.z * H + h;
     int here = part + blockIdx.z * H;
     Store{sums, stats}.keep<true>(state, [&](int slot) { return slot < rows ? here + slot : -1; });

@@ -3,19 +3,27 @@
 #pragma once
 #include "tiles.cuh"
 
-constexpr int TILES[][3] = FFMA_TILES; // rows, columns, stride of exchanged scores
+constexpr int TILES[][5] = FFMA_TILES; // rows, columns, stride of exchanged scores, warps, stages
 
 // A half-warp has RT rows to itself, with all WIDTH columns of a tile: lane l of it has columns l, l + 16, ….
-template <int RT, int WIDTH, int SCORES> struct Rows : Thread {
-    static constexpr int WARPS = FFMA_WARPS, SPAN = 2 * RT, ROWS = WARPS * SPAN, SHARING = 16;
-    static constexpr int COLS = WIDTH, R = RT, C = COLS / 16;
+template <int RT, int KIND> struct Rows : Thread {
+    static constexpr int COLS = TILES[KIND][1], WARPS = TILES[KIND][3], STAGES = TILES[KIND][4];
+    static constexpr int SPAN = 2 * RT, ROWS = WARPS * SPAN, SHARING = 16;
+    static constexpr int R = RT, C = COLS / 16;
     static constexpr int RUNS = DP / 64, RUN = 4;
-    static constexpr int STRIDE = SCORES; // padded: the rows of a warp's halves fall into other banks
+    static constexpr int STRIDE = TILES[KIND][2];  // padded: the rows of a warp's halves fall into other banks
     static constexpr int EXCHANGE = ROWS * STRIDE; // elements
 
     struct Square {
         float x[RT][C];
         __device__ float &at(int r, int c) { return x[r][c]; }
+    };
+    // p, as `gather` takes it.
+    struct Factor : Square {
+        __device__ void put(const Square &p, int r) {
+#pragma unroll
+            for (int c = 0; c < C; c++) this->x[r][c] = p.x[r][c];
+        }
     };
     struct Wide {
         float x[RT][RUNS][RUN];
@@ -95,7 +103,6 @@ template <int RT, int WIDTH, int SCORES> struct Rows : Thread {
     }
 };
 
-template <int KIND> using Tiled = Rows<TILES[KIND][0] / (2 * FFMA_WARPS), TILES[KIND][1], TILES[KIND][2]>;
-typedef Tiled<PREFILL> Prefill;
+template <int KIND> using Tiled = Rows<TILES[KIND][0] / (2 * TILES[KIND][3]), KIND>;
 typedef Tiled<DECODE> Decode;
 typedef Tiled<DIAGONAL> Diagonal; // of flash_delta

@@ -4,7 +4,11 @@
 //         log-sum-exp L = log Σ e^(s / √D) is saved, in base 2 for bf16
 // launch  one block per tile of Prefill::ROWS rows of one document and head; the slot of a row is its position modulo
 //         that
+//
+// options PREFILL_TILE, PREFILL or TALL, whose blocks read keys and values half as often
 #include "attend.cuh"
+
+typedef Tiled<PREFILL_TILE> Prefill;
 
 // Forward of the rows of the job, over all splits; `lse` may be null.
 template <typename Job>
@@ -13,9 +17,11 @@ __device__ inline void forward(E *o, float *lse, Store store, const E *q, const 
     State<Prefill> state;
     const auto &slots = stage.job->slots;
     auto at = [&](int slot) { return slots.at(slot); };
+    Stream<Prefill, Job> stream = {stage, k, v, heads.D};
     copy_queries(stage, q, heads.D);
+    stream.start(0);
     for (int tile = 0;;) {
-        attend(state, stage, k, v, tile, heads);
+        attend(state, stream, tile, heads.slope);
         if (tile > SPLIT) store.join(state, at);
         if (tile >= slots.end()) break;
         store.keep<false>(state, at);

@@ -3,7 +3,7 @@
 #pragma once
 #include "tiles.cuh"
 
-constexpr int TILES[][3] = MMA_TILES; // rows, columns, stride of exchanged scores
+constexpr int TILES[][5] = MMA_TILES; // rows, columns, stride of exchanged scores, warps, stages
 constexpr int ROW_BYTES = DP * 2;
 
 // Address that a lane gives to ldmatrix, for 16 rows of a tile from `row` on: as operand a, or as bᵀ.
@@ -14,12 +14,15 @@ __device__ inline u32 rows_of_b(const E *tile, int row, int lane) {
     return shared_address(chunk(tile, row + lane % 8 + lane / 16 * 8, lane / 8 % 2));
 }
 
-// Accumulators of 16 rows and 16 columns as the a fragment of a product that sums over the columns.
+// Accumulators of 16 rows and 16 columns as the a fragment of a product that sums over the columns: rows 0 to 7, or 8 to
+// 15.
+__device__ inline void put_row(u32 (&a)[4], const float (&left)[4], const float (&right)[4], int half) {
+    a[half] = pair(left[2 * half], left[2 * half + 1]);
+    a[half + 2] = pair(right[2 * half], right[2 * half + 1]);
+}
 __device__ inline void factor(u32 (&a)[4], const float (&left)[4], const float (&right)[4]) {
-    a[0] = pair(left[0], left[1]);
-    a[1] = pair(left[2], left[3]);
-    a[2] = pair(right[0], right[1]);
-    a[3] = pair(right[2], right[3]);
+    put_row(a, left, right, 0);
+    put_row(a, left, right, 1);
 }
 
 // c += a · b, STEPS steps of 16 along k. load_a(a, k) loads the fragments of a of step k, load_b(b, k, n) the one of b for
@@ -50,9 +53,9 @@ __device__ inline void accumulate(float (&c)[M][C][4], LoadA load_a, LoadB load_
 }
 
 // Each warp has 16·MT rows to itself, with all COLS columns of a tile: no warp waits for another.
-template <int MT, int WIDTH> struct Rows : Thread {
-    static constexpr int COLS = WIDTH;
-    static constexpr int WARPS = MMA_WARPS, SPAN = 16 * MT, ROWS = WARPS * SPAN, SHARING = 4, EXCHANGE = 0;
+template <int MT, int KIND> struct Rows : Thread {
+    static constexpr int COLS = TILES[KIND][1], WARPS = TILES[KIND][3], STAGES = TILES[KIND][4];
+    static constexpr int SPAN = 16 * MT, ROWS = WARPS * SPAN, SHARING = 4, EXCHANGE = 0;
     static constexpr int R = 2 * MT, C = COLS / 4; // rows of a thread, and its columns of a tile
     static constexpr int RUNS = DP / 8, RUN = 2;   // its channels
     // Scores and sums take so many registers that the fragments of a product must not all be loaded ahead: no load moves
@@ -63,6 +66,15 @@ template <int MT, int WIDTH> struct Rows : Thread {
     struct Square {
         float x[MT][COLS / 8][4];
         __device__ float &at(int r, int c) { return x[r / 2][c / 2][r % 2 * 2 + c % 2]; }
+    };
+    // p, rounded to bf16: the a operand of each step of a product over the columns.
+    struct Factor {
+        u32 x[MT][COLS / 16][4];
+        // Takes row r of the thread.
+        __device__ void put(const Square &p, int r) {
+#pragma unroll
+            for (int k = 0; k < COLS / 16; k++) put_row(x[r / 2][k], p.x[r / 2][2 * k], p.x[r / 2][2 * k + 1], r % 2);
+        }
     };
     // (ROWS, DP): sums.
     struct Wide {
@@ -79,7 +91,6 @@ template <int MT, int WIDTH> struct Rows : Thread {
     // s = a (ROWS, D) · bᵀ (COLS, D)
     __device__ void dots(Square &s, const E *a, const E *b, float *) const {
         u32 rows = rows_of_a(a, first(), lane()), columns = rows_of_b(b, 0, lane());
-        s = {};
 #pragma unroll
         for (int k = 0; k < DP / 16; k++) {
             if (LARGE && k == DP / 32) __syncwarp();
@@ -92,29 +103,32 @@ template <int MT, int WIDTH> struct Rows : Thread {
                 load_matrices(y, (columns ^ k * 32) + n * 16 * ROW_BYTES);
 #pragma unroll
                 for (int i = 0; i < MT; i++) {
-                    mma(s.x[i][2 * n], x[i], y[0], y[1]);
-                    mma(s.x[i][2 * n + 1], x[i], y[2], y[3]);
+                    if (k == 0) {
+                        mma_from_zero(s.x[i][2 * n], x[i], y[0], y[1]);
+                        mma_from_zero(s.x[i][2 * n + 1], x[i], y[2], y[3]);
+                    } else {
+                        mma(s.x[i][2 * n], x[i], y[0], y[1]);
+                        mma(s.x[i][2 * n + 1], x[i], y[2], y[3]);
+                    }
                 }
             }
         }
     }
 
-    // w += p (ROWS, COLS), rounded to bf16 · b (COLS, D)
-    __device__ void gather(Wide &w, const Square &p, const E *b, float *) const {
+    // w += p (ROWS, COLS) · b (COLS, D)
+    __device__ void gather(Wide &w, const Factor &p, const E *b, float *) const {
         u32 columns = rows_of_a(b, 0, lane());
 #pragma unroll
         for (int k = 0; k < COLS / 16; k++) {
-            u32 x[MT][4];
-#pragma unroll
-            for (int i = 0; i < MT; i++) factor(x[i], p.x[i][2 * k], p.x[i][2 * k + 1]);
 #pragma unroll
             for (int n = 0; n < DP / 16; n++) {
                 u32 y[4];
-                load_matrices_transposed(y, (columns ^ n * 32) + k * 16 * ROW_BYTES);
+                // The swizzle moves a chunk among eight: every fourth step is added, and takes no address of its own.
+                load_matrices_transposed(y, (columns ^ n % 4 * 32) + n / 4 * 128 + k * 16 * ROW_BYTES);
 #pragma unroll
                 for (int i = 0; i < MT; i++) {
-                    mma(w.x[i][2 * n], x[i], y[0], y[1]);
-                    mma(w.x[i][2 * n + 1], x[i], y[2], y[3]);
+                    mma(w.x[i][2 * n], p.x[i][k], y[0], y[1]);
+                    mma(w.x[i][2 * n + 1], p.x[i][k], y[2], y[3]);
                 }
             }
         }
@@ -122,6 +136,7 @@ template <int MT, int WIDTH> struct Rows : Thread {
 
     // Row at(slot) of `to` (…, stride) = that of w, through the warp's own rows of a tile that is no longer read.
     template <typename At> __device__ void write(E *to, int stride, Wide &w, At at, E *tile, int D) const {
+        __syncwarp(); // other lanes have read these rows
 #pragma unroll
         for (int r = 0; r < R; r++)
 #pragma unroll
@@ -142,7 +157,8 @@ template <int MT, int WIDTH> struct Rows : Thread {
 // All warps have the same 16 rows. They divide the columns of the scores and exchange them; each then holds all of p,
 // and they divide the channels of the sums.
 struct Shared : Thread {
-    static constexpr int WARPS = MMA_WARPS, SPAN = 16, ROWS = TILES[DECODE][0], SHARING = 4, STRIDE = TILES[DECODE][2],
+    static constexpr int WARPS = TILES[DECODE][3], STAGES = TILES[DECODE][4];
+    static constexpr int SPAN = 16, ROWS = TILES[DECODE][0], SHARING = 4, STRIDE = TILES[DECODE][2],
                          EXCHANGE = 16 * STRIDE;
     static constexpr int R = 2, C = TILE / 4;
     static constexpr int RUNS = DP / 32, RUN = 2;
@@ -150,6 +166,13 @@ struct Shared : Thread {
     struct Square {
         float x[TILE / 8][4];
         __device__ float &at(int r, int c) { return x[c / 2][r * 2 + c % 2]; }
+    };
+    struct Factor {
+        u32 x[TILE / 16][4];
+        __device__ void put(const Square &p, int r) {
+#pragma unroll
+            for (int k = 0; k < TILE / 16; k++) put_row(x[k], p.x[2 * k], p.x[2 * k + 1], r);
+        }
     };
     struct Wide {
         float x[RUNS][4];
@@ -191,18 +214,15 @@ struct Shared : Thread {
             }
     }
 
-    __device__ void gather(Wide &w, const Square &p, const E *b, float *) const {
+    __device__ void gather(Wide &w, const Factor &p, const E *b, float *) const {
 #pragma unroll
         for (int k = 0; k < TILE / 32; k++) {
-            u32 x[2][4];
-            factor(x[0], p.x[4 * k], p.x[4 * k + 1]);
-            factor(x[1], p.x[4 * k + 2], p.x[4 * k + 3]);
 #pragma unroll
             for (int n = 0; n < RUNS; n++) {
                 u32 y[4];
                 load_matrices_transposed(y, shared_address(chunk(b, k * 32 + lane(), warp() * RUNS + n)));
-                mma(w.x[n], x[0], y[0], y[1]);
-                mma(w.x[n], x[1], y[2], y[3]);
+                mma(w.x[n], p.x[2 * k], y[0], y[1]);
+                mma(w.x[n], p.x[2 * k + 1], y[2], y[3]);
             }
         }
     }
@@ -219,7 +239,6 @@ struct Shared : Thread {
     }
 };
 
-template <int KIND> using Tiled = Rows<TILES[KIND][0] / (16 * MMA_WARPS), TILES[KIND][1]>;
-typedef Tiled<PREFILL> Prefill;
+template <int KIND> using Tiled = Rows<TILES[KIND][0] / (16 * TILES[KIND][3]), KIND>;
 typedef Shared Decode;
 typedef Tiled<DIAGONAL> Diagonal; // of flash_delta

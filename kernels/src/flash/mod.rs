@@ -14,12 +14,12 @@
 //! **layout** T holds packed documents (varlen): a row attends to the rows of its own document up to itself. Tiles are
 //! 64 positions, counted from the start of the document.
 //!
-//! **launch** `flash_forward`: one block per 128 rows (f32: 64) of a document and query head; `flash_backward`: one block
-//! per 128 keys (f32: 64) of a document and kv head, for all its query heads; `flash_delta`: one per 64 rows of o. Over
-//! KV pages, `flash_pages` takes runs of consecutive rows as `flash_forward` does; `flash_decode` takes single rows
+//! **launch** `flash_forward`: one block per 128 or 256 rows (f32: 64) of a document and query head; `flash_backward`: one
+//! block per 128 keys (f32: 64) of a document and kv head, for all its query heads; `flash_delta`: one per 64 rows of o.
+//! Over KV pages, `flash_pages` takes runs of consecutive rows as `flash_forward` does; `flash_decode` takes single rows
 //! with split-KV, one block per split of 256 keys for all query heads of a kv head, and the block of a row that arrives
-//! last joins its splits. 128 threads (f32 and `flash_backward`: 256), two blocks of forward or one of backward per
-//! multiprocessor at D = 128 in bf16. Documents, positions and block tables are read on the device.
+//! last joins its splits. 128 threads (256 rows, f32 and `flash_backward`: 256); a multiprocessor holds two blocks of 128
+//! rows, one of 256, or one of backward, at D = 128 in bf16. Documents, positions and block tables are read on the device.
 //!
 //! **numerics** scores, softmax and sums in f32; when q is bf16, P and dS are rounded to bf16 for their products. The
 //! bits of a row depend only on its own values and on those before it: not on the other rows of the batch, the page

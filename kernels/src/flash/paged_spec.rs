@@ -53,6 +53,8 @@ fn cases(dtype: DType) -> Vec<Case> {
         // Prefill of several splits from anywhere, and a chunk from the start.
         case(dtype, &[(0, 500..640), (1, 0..300)], 16, heads(2, 1, 72)),
         case(dtype, &[(0, 250..262), one(1, 600), (2, 511..515)], 128, heads(2, 2, 24)),
+        // A chunk of more than a tall tile, from anywhere.
+        case(dtype, &[(1, 30..420), one(0, 70)], 64, heads(2, 1, 24)),
         mixed(dtype, 40, heads(4, 2, 32)),
         mixed(dtype, 70, heads(2, 1, 80)),
         // Single rows, more than are decoded in splits, over several warps' worth of rows.

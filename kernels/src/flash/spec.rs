@@ -47,11 +47,16 @@ fn cases(dtype: DType) -> Vec<Case> {
         case(dtype, &[3; 70], heads(2, 1, 8)),
         forward_only(case(dtype, &[1100], heads(1, 1, 64))),
         forward_only(case(dtype, &[770, 300], heads(1, 1, 128))),
+        // By tall tiles where multiprocessors are few: documents that end after one row of a tile, and before its last.
+        case(dtype, &[257, 511], heads(2, 1, 40)),
     ]
 }
 
 fn random(dtype: DType, draw: &mut Draw) -> Case {
-    let documents: Vec<usize> = (0..1 + draw.below(5)).map(|_| draw.size(280)).collect();
+    let documents: Vec<usize> = match draw.below(3) {
+        0 => (0..1 + draw.below(2)).map(|_| 255 + draw.size(400)).collect(),
+        _ => (0..1 + draw.below(5)).map(|_| draw.size(280)).collect(),
+    };
     let kv_heads = 1 + draw.below(2);
     let heads = Heads { heads: kv_heads * (1 + draw.below(3)), kv_heads, head_dim: 8 * (1 + draw.below(16)) };
     // Of documents of one row, q and k have gradients of nothing but rounding.

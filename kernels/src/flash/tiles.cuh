@@ -7,7 +7,7 @@
 #pragma once
 #include "prelude.cuh"
 
-enum { PREFILL, DECODE, DIAGONAL, KEYS }; // rows of MMA_TILES and FFMA_TILES
+enum { PREFILL, TALL, DECODE, DIAGONAL, KEYS }; // rows of MMA_TILES and FFMA_TILES
 constexpr int CHUNK = WIDE<E>;
 constexpr int CHUNKS = DP / CHUNK;
 
@@ -62,16 +62,26 @@ template <int ROWS, int WARPS> struct Copy {
     }
 
     // Starts copying rows of (…, D). `place` is the index of row(), negative for a row of zeros.
-    __device__ static void start(E *tile, const E *from, int place, int D) {
+    __device__ static void start(E *tile, const E *from, int place, int D) { start_all({tile}, {from}, place, D); }
+
+    // The same rows of N arrays.
+    template <int N>
+    __device__ static void start_all(E *const (&tiles)[N], const E *const (&from)[N], int place, int D) {
         Thread self;
         int c = self.lane() % CHUNKS, row_bytes = D * int(sizeof(E)); // in bytes, one multiply-add an address
-        u32 to = shared_address(chunk(tile, self.warp() * STEP + self.lane() / CHUNKS, c));
+        u32 to[N];
+#pragma unroll
+        for (int n = 0; n < N; n++)
+            to[n] = shared_address(chunk(tiles[n], self.warp() * STEP + self.lane() / CHUNKS, c));
 #pragma unroll
         for (int i = 0; i < COUNT; i++) {
             int source = __shfl_sync(FULL, place, i, CHUNKS);
             bool real = source >= 0 && c * CHUNK < D;
-            const u8 *p = reinterpret_cast<const u8 *>(from + c * CHUNK) + i64(source) * row_bytes;
-            copy_async(to + i * STRIDE * CHUNKS * 16, p, real ? 16 : 0); // p is not read if it is not real
+#pragma unroll
+            for (int n = 0; n < N; n++) {
+                const u8 *p = reinterpret_cast<const u8 *>(from[n] + c * CHUNK) + i64(source) * row_bytes;
+                copy_async(to[n] + i * STRIDE * CHUNKS * 16, p, real ? 16 : 0); // p is not read if it is not real
+            }
         }
     }
 };
