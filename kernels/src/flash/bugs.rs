@@ -141,7 +141,10 @@ pub const BUGS: &[Bug] = &[
     Bug::new(
         "attend.cuh",
         "with two stages, no barrier between the copies of several warps and their use",
-        ["        __syncthreads(); // k is there (and v", "        if (!AHEAD) __syncthreads(); // k is there (and v"],
+        [
+            "        __syncthreads(); // k is there (and v",
+            "        if (!AHEAD) __syncthreads(); // k is there (and v",
+        ],
         TALL,
     ),
     Bug::new(
