@@ -44,6 +44,9 @@ pub(crate) struct MicroKernels {
     columns: usize,
     /// Micro-kernel `i` computes `i + 1` rows.
     by_rows: &'static [MicroKernel],
+    /// Micro-kernels of as few rows that compute [`NR`] columns: more chains, where a row's own are too few to hide the
+    /// latency of a multiply-add.
+    few: &'static [MicroKernel],
 }
 
 impl MicroKernels {
@@ -80,6 +83,10 @@ impl MicroKernels {
         c: *mut f32,
         ldc: usize,
     ) {
+        if let Some(kernel) = rows.checked_sub(1).and_then(|i| self.few.get(i)) {
+            // SAFETY: guaranteed by the caller.
+            return unsafe { kernel(steps, a, b, c, ldc) };
+        }
         for row in (0..rows).step_by(self.by_rows.len()) {
             let kernel = self.by_rows[(rows - row).min(self.by_rows.len()) - 1];
             for column in (0..NR).step_by(self.columns) {
@@ -108,34 +115,39 @@ static PAIRS_AVX512: MicroKernels = MicroKernels {
         avx512_bf16::<11>,
         avx512_bf16::<12>,
     ],
+    few: &[],
 };
 
-static F32_AVX512: MicroKernels = MicroKernels { columns: 32, by_rows: &avx512_by_rows::<Wide>() };
-static WIDENED_AVX512: MicroKernels = MicroKernels { columns: 32, by_rows: &avx512_by_rows::<Widened>() };
+static F32_AVX512: MicroKernels = MicroKernels { columns: 32, by_rows: &avx512_by_rows::<Wide>(), few: &[] };
+static WIDENED_AVX512: MicroKernels =
+    MicroKernels { columns: 32, by_rows: &avx512_by_rows::<Widened>(), few: &[] };
 static F32_AVX2: MicroKernels = MicroKernels {
     columns: 16,
     by_rows: &[
-        avx2::<Wide, 1>,
-        avx2::<Wide, 2>,
-        avx2::<Wide, 3>,
-        avx2::<Wide, 4>,
-        avx2::<Wide, 5>,
-        avx2::<Wide, 6>,
+        avx2::<Wide, 1, 2>,
+        avx2::<Wide, 2, 2>,
+        avx2::<Wide, 3, 2>,
+        avx2::<Wide, 4, 2>,
+        avx2::<Wide, 5, 2>,
+        avx2::<Wide, 6, 2>,
     ],
+    few: &[avx2::<Wide, 1, 4>, avx2::<Wide, 2, 4>],
 };
 // Of sixteen registers, six rows would leave too few for widened words.
 static WIDENED_AVX2: MicroKernels = MicroKernels {
     columns: 16,
     by_rows: &[
-        avx2::<Widened, 1>,
-        avx2::<Widened, 2>,
-        avx2::<Widened, 3>,
-        avx2::<Widened, 4>,
-        avx2::<Widened, 5>,
+        avx2::<Widened, 1, 2>,
+        avx2::<Widened, 2, 2>,
+        avx2::<Widened, 3, 2>,
+        avx2::<Widened, 4, 2>,
+        avx2::<Widened, 5, 2>,
     ],
+    few: &[avx2::<Widened, 1, 4>, avx2::<Widened, 2, 4>],
 };
-static F32_PORTABLE: MicroKernels = MicroKernels { columns: 8, by_rows: &[portable::<Wide>] };
-static WIDENED_PORTABLE: MicroKernels = MicroKernels { columns: 8, by_rows: &[portable::<Widened>] };
+static F32_PORTABLE: MicroKernels = MicroKernels { columns: 8, by_rows: &[portable::<Wide>], few: &[] };
+static WIDENED_PORTABLE: MicroKernels =
+    MicroKernels { columns: 8, by_rows: &[portable::<Widened>], few: &[] };
 
 const fn avx512_by_rows<F: Format<Avx512>>() -> [MicroKernel; 12] {
     [
@@ -163,7 +175,7 @@ unsafe fn avx512_bf16<const ROWS: usize>(
     ldc: usize,
 ) {
     // SAFETY: the contract of [`MicroKernel`].
-    unsafe { tile::<Avx512, Pairs, ROWS>(steps, a, b, c, ldc) }
+    unsafe { tile::<Avx512, Pairs, ROWS, 2>(steps, a, b, c, ldc) }
 }
 
 #[target_feature(enable = "avx512f")]
@@ -175,11 +187,11 @@ unsafe fn avx512<F: Format<Avx512>, const ROWS: usize>(
     ldc: usize,
 ) {
     // SAFETY: the contract of [`MicroKernel`].
-    unsafe { tile::<Avx512, F, ROWS>(steps, a, b, c, ldc) }
+    unsafe { tile::<Avx512, F, ROWS, 2>(steps, a, b, c, ldc) }
 }
 
 #[target_feature(enable = "avx2,fma")]
-unsafe fn avx2<F: Format<Avx2>, const ROWS: usize>(
+unsafe fn avx2<F: Format<Avx2>, const ROWS: usize, const VECTORS: usize>(
     steps: usize,
     a: *const u32,
     b: *const u32,
@@ -187,20 +199,20 @@ unsafe fn avx2<F: Format<Avx2>, const ROWS: usize>(
     ldc: usize,
 ) {
     // SAFETY: the contract of [`MicroKernel`].
-    unsafe { tile::<Avx2, F, ROWS>(steps, a, b, c, ldc) }
+    unsafe { tile::<Avx2, F, ROWS, VECTORS>(steps, a, b, c, ldc) }
 }
 
 unsafe fn portable<F: Format<Portable>>(steps: usize, a: *const u32, b: *const u32, c: *mut f32, ldc: usize) {
     // SAFETY: the contract of [`MicroKernel`].
-    unsafe { tile::<Portable, F, 1>(steps, a, b, c, ldc) }
+    unsafe { tile::<Portable, F, 1, 2>(steps, a, b, c, ldc) }
 }
 
-/// The micro-kernel of all instruction sets and formats: two vectors of columns.
+/// The micro-kernel of all instruction sets and formats: some vectors of columns.
 ///
 /// # Safety
 /// The contract of [`MicroKernel`]; the caller is compiled for the instruction set of `L` and `F`.
 #[inline(always)]
-unsafe fn tile<L: Lanes, F: Format<L>, const ROWS: usize>(
+unsafe fn tile<L: Lanes, F: Format<L>, const ROWS: usize, const VECTORS: usize>(
     steps: usize,
     a: *const u32,
     b: *const u32,
@@ -209,22 +221,29 @@ unsafe fn tile<L: Lanes, F: Format<L>, const ROWS: usize>(
 ) {
     // SAFETY: guaranteed by the caller.
     unsafe {
-        let mut acc = [[L::load(c); 2]; ROWS];
+        let mut acc = [[L::load(c); VECTORS]; ROWS];
         for (m, acc) in acc.iter_mut().enumerate() {
-            *acc = [L::load(c.add(m * ldc)), L::load(c.add(m * ldc + L::LANES))];
+            for (v, acc) in acc.iter_mut().enumerate() {
+                *acc = L::load(c.add(m * ldc + v * L::LANES));
+            }
         }
         for k in 0..steps {
-            let b = b.add(k * NR).cast();
-            let b = [L::load(b), L::load(b.add(L::LANES))];
+            let row = b.add(k * NR).cast();
+            let mut b = [L::load(row); VECTORS];
+            for (v, b) in b.iter_mut().enumerate() {
+                *b = L::load(row.add(v * L::LANES));
+            }
             for (m, acc) in acc.iter_mut().enumerate() {
                 let a = a.add(m * KC_WORDS + k * F::A_WORDS);
-                acc[0] = F::fold(acc[0], a, b[0]);
-                acc[1] = F::fold(acc[1], a, b[1]);
+                for (acc, &b) in acc.iter_mut().zip(&b) {
+                    *acc = F::fold(*acc, a, b);
+                }
             }
         }
         for (m, acc) in acc.iter().enumerate() {
-            L::store(c.add(m * ldc), acc[0]);
-            L::store(c.add(m * ldc + L::LANES), acc[1]);
+            for (v, &acc) in acc.iter().enumerate() {
+                L::store(c.add(m * ldc + v * L::LANES), acc);
+            }
         }
     }
 }
