@@ -1,7 +1,7 @@
 //! Teams: the threads that share the loops of one thread's ops (fork and join, in OpenMP's terms).
 //!
 //! An op of a decoding step takes tens of microseconds, as long as waking a thread that sleeps. So a member of a team that
-//! waits spins for [`SPIN`] before it parks, and gives way to other processes as it spins. Members take pieces of a loop as
+//! waits spins for 50 µs before it parks, and gives way to other processes as it spins. Members take pieces of a loop as
 //! they come, and one that is late, because its processor has other work, is not waited for: it finds the loop closed.
 //!
 //! A thread has a team from [`Team::gather`] on; loops of other threads run on rayon's current pool. Which thread runs a
