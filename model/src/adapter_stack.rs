@@ -8,6 +8,7 @@ use crate::config::{LinearName, ModelConfig};
 use crate::parallel::{Layout, RankLayout};
 use codelsi_engine::{At, Ctx, DType, Device, Error, Label, Result, Tensor};
 use codelsi_kernels::lora::{LoraLinear, Turns, lora_decode};
+use half::bf16;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Identifies an adapter that was loaded. No two adapters of a process have the same.
@@ -79,7 +80,8 @@ impl AdapterStack {
     /// adapted.
     ///
     /// # Errors
-    /// When it is not plain LoRA of the linears, its rank is too large, no slot is free, or ranks share the model.
+    /// When it is not plain LoRA of the linears, its rank is too large, its numbers are not finite, no slot is free, or ranks
+    /// share the model.
     pub fn load(
         &mut self,
         rank_layout: &RankLayout,
@@ -141,7 +143,10 @@ impl AdapterStack {
         if rank_layout.layout() != Layout::Replicate {
             return Err(Error::new("ranks share the model, and adapters share a batch on one rank only"));
         }
-        Ok(())
+        adapter
+            .modules
+            .iter()
+            .try_for_each(|(path, module)| check_finite(module, adapter.config.scaling(path)).at(path))
     }
 
     /// Allocates the factors of a linear that is `adapted` for the first time; returns whether it did.
@@ -155,6 +160,17 @@ impl AdapterStack {
         *factors = Some(StackedFactors { a: zeros([count, rank, inner]), b: zeros([count, out, rank]) });
         true
     }
+}
+
+/// Checks that A and the scaled B are finite, rounded to bf16 too: rows of other adapters are multiplied by zero, and zero times
+/// infinity is NaN.
+fn check_finite(module: &AdapterTensors, scale: f32) -> Result<()> {
+    for (factor, scale) in [(&module.a, 1.0), (&module.b, scale)] {
+        if !factor.to_vec::<f32>()?.iter().all(|x| bf16::from_f32(scale * x).is_finite()) {
+            return Err(Error::new("holds numbers that are not finite, or not when they are scaled"));
+        }
+    }
+    Ok(())
 }
 
 impl StackedFactors {

@@ -44,8 +44,8 @@ pub(crate) struct MicroKernels {
     columns: usize,
     /// Micro-kernel `i` computes `i + 1` rows.
     by_rows: &'static [MicroKernel],
-    /// Micro-kernels of as few rows that compute [`NR`] columns: more chains, where a row's own are too few to hide the
-    /// latency of a multiply-add.
+    /// Micro-kernels of as few rows that compute [`NR`] columns, for as many as registers allow: more chains, where a row's
+    /// own are too few to hide the latency of a multiply-add.
     few: &'static [MicroKernel],
 }
 
@@ -143,7 +143,7 @@ static WIDENED_AVX2: MicroKernels = MicroKernels {
         avx2::<Widened, 4, 2>,
         avx2::<Widened, 5, 2>,
     ],
-    few: &[avx2::<Widened, 1, 4>, avx2::<Widened, 2, 4>],
+    few: &[avx2::<Widened, 1, 4>],
 };
 static F32_PORTABLE: MicroKernels = MicroKernels { columns: 8, by_rows: &[portable::<Wide>], few: &[] };
 static WIDENED_PORTABLE: MicroKernels =

@@ -34,6 +34,8 @@ fn adapters_come_and_go_while_the_server_runs() {
         write_adapter(&root.join("a"), 3);
         write_adapter(&root.join("b"), 4);
         write_adapter(&folder.join("outside"), 5);
+        write_adapter_of(&root.join("infinite"), |_| f32::MAX / 2.0, 6);
+        write_adapter_of(&root.join("nan"), |_| f32::NAN, 6);
         fs::create_dir(root.join("empty")).unwrap();
         options.adapter_dir = Some(root);
     });
@@ -49,6 +51,8 @@ fn adapters_come_and_go_while_the_server_runs() {
         ("x", "a/../../outside"),
         ("x", "/etc"),
         ("x", "empty"),
+        ("x", "infinite"),
+        ("x", "nan"),
         ("x", "absent"),
         ("x", ""),
         ("x", "."),
@@ -72,7 +76,7 @@ fn adapters_come_and_go_while_the_server_runs() {
 #[test]
 fn after_a_failed_step_the_engine_starts_anew_with_the_adapters_it_had() {
     let server = TestServer::with(true, |options, folder| {
-        let overflowing = write_adapter_of(&folder.join("o"), |_| f32::MAX / 2.0, 3);
+        let overflowing = write_adapter_of(&folder.join("o"), |_| f32::MAX / 17.0, 3);
         options.adapters =
             vec![("good".into(), write_adapter(&folder.join("g"), 3)), ("overflowing".into(), overflowing)];
     });
