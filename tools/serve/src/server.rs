@@ -38,6 +38,8 @@ pub struct Server {
     app: Arc<App>,
     engine: JoinHandle<()>,
     drain: Drain,
+    /// The threads of connections and of the signals' handlers.
+    runtime: Runtime,
 }
 
 impl Server {
@@ -82,7 +84,13 @@ impl Server {
             log_prompts: options.log_prompts,
         };
         adapters.into_iter().try_for_each(|(name, adapter)| add_adapter(&app, name, adapter))?;
-        Ok(Server { listener, address, options, app: Arc::new(app), engine: thread, drain })
+        let runtime = runtime().map_err(cannot_start)?;
+        {
+            // Before anybody is told the address: a signal that comes at once ends the server in order.
+            let _within = runtime.enter();
+            signals::begin_on_signal(drain.clone()).map_err(cannot_start)?;
+        }
+        Ok(Server { listener, address, options, app: Arc::new(app), engine: thread, drain, runtime })
     }
 
     /// The address that it listens on.
@@ -103,16 +111,13 @@ impl Server {
     /// Serves until SIGTERM, SIGINT or [`Drain::begin`], and then until no request runs.
     ///
     /// # Errors
-    /// When the threads or the signals' handlers cannot be made.
+    /// When the listener cannot be waited for, or the engine's thread has failed.
     pub fn run(self) -> Result<()> {
-        let Server { listener, address, options, app, engine, drain } = self;
-        let failed = |e: std::io::Error| Error::new(format!("the server cannot start: {e}"));
-        let runtime = runtime().map_err(failed)?;
-        listener.set_nonblocking(true).map_err(failed)?;
+        let Server { listener, address, options, app, engine, drain, runtime } = self;
+        listener.set_nonblocking(true).map_err(cannot_start)?;
         let router = router(app, options.access.rules(address.ip()));
         runtime.block_on(async {
-            let listener = tokio::net::TcpListener::from_std(listener).map_err(failed)?;
-            signals::begin_on_signal(drain.clone()).map_err(failed)?;
+            let listener = tokio::net::TcpListener::from_std(listener).map_err(cannot_start)?;
             let (end, ended) = watch::channel(false);
             let accepting = tokio::spawn(accept(listener, router, ended));
             drain.begun().await;
@@ -128,6 +133,10 @@ impl Server {
         runtime.shutdown_timeout(Duration::from_secs(1));
         engine.join().map_err(|_| Error::new("the engine's thread failed; see the message above"))
     }
+}
+
+fn cannot_start(e: std::io::Error) -> Error {
+    Error::new(format!("the server cannot start: {e}"))
 }
 
 fn runtime() -> std::io::Result<Runtime> {
