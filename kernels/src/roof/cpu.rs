@@ -113,7 +113,7 @@ fn multiply_add_portable<const CHAINS: usize>() -> f32 {
 /// Values of a task of a copy or a read.
 const CHUNK: usize = 1 << 18;
 
-/// Measures the bytes per second of a copy by all threads of rayon, reads and writes counted; the best of five.
+/// Measures the bytes per second of a copy by all threads of the team, reads and writes counted; the best of five.
 pub fn copy_bytes(y: &mut [f32], x: &[f32]) -> f64 {
     best_bytes(2 * size_of_val(x), || {
         y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each_on_team(|(y, x)| y.copy_from_slice(x));
@@ -121,7 +121,7 @@ pub fn copy_bytes(y: &mut [f32], x: &[f32]) -> f64 {
     })
 }
 
-/// Measures the bytes per second of plain reading by all threads of rayon; the best of five.
+/// Measures the bytes per second of plain reading by all threads of the team; the best of five.
 pub fn read_bytes(x: &[f32]) -> f64 {
     best_bytes(size_of_val(x), || {
         x.par_chunks(CHUNK).for_each_on_team(|x| {
