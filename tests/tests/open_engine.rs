@@ -4,8 +4,8 @@ use codelsi_engine::{DType, Device};
 use codelsi_model::adapter::Adapter;
 use codelsi_model::config::LinearName;
 use codelsi_model::generate::{
-    AdapterSlots, AddError, Completion, Engine, EngineConfig, Event, FinishReason, GenerationRequest,
-    RequestId, SamplingParams, SchedulerConfig, generate,
+    AdapterSlots, AddError, Completion, Engine, EngineConfig, EngineOutputs, Event, FinishReason,
+    GenerationRequest, RequestId, SamplingParams, SchedulerConfig, generate,
 };
 use codelsi_model::llama::Llama;
 use codelsi_model::tokenizer::Tokenizer;
@@ -82,10 +82,14 @@ impl Collected {
     }
 }
 
+fn step(engine: &mut Engine) -> Vec<Event> {
+    engine.step().and_then(EngineOutputs::into_events).unwrap()
+}
+
 fn run(engine: &mut Engine) -> Collected {
     let mut collected = Collected::default();
     while engine.has_work() {
-        collected.take(engine.step().unwrap());
+        collected.take(step(engine));
     }
     collected
 }
@@ -110,14 +114,14 @@ fn requests_that_come_and_go_get_what_each_gets_alone() {
             let (mut collected, mut ids) = (Collected::default(), Vec::new());
             for i in 0..count {
                 ids.push(engine.add(request(i)).unwrap());
-                collected.take(engine.step().unwrap());
+                collected.take(step(&mut engine));
                 if i % 5 == 3 {
                     engine.cancel(ids[i - 1]);
                     collected.samples.retain(|(id, _), _| *id != ids[i - 1]);
                 }
             }
             while engine.has_work() {
-                collected.take(engine.step().unwrap());
+                collected.take(step(&mut engine));
             }
             let stats = engine.stats();
             assert_eq!((stats.pages_used, stats.running, stats.waiting), (0, 0, 0));
@@ -230,6 +234,45 @@ fn rows_of_one_batch_use_their_own_adapters() {
 }
 
 #[test]
+fn a_request_whose_logits_are_not_finite_fails_alone() {
+    let fixture = fixture();
+    for device in [Some(Device::cpu()), software_gpu()].into_iter().flatten() {
+        for compute in [DType::F32, DType::BF16] {
+            let model = load_model(fixture.folder.path(), &device, compute);
+            let mut overflowing = adapter(&model, 1, 4, &[LinearName::Q, LinearName::K, LinearName::V]);
+            for module in overflowing.modules.values_mut() {
+                module.b.write(&vec![f32::MAX / 17.0; module.b.shape().elements()]).unwrap();
+            }
+            // Few pages, so that others use those that the failed ones left.
+            let config = EngineConfig { adapters: AdapterSlots { count: 1, rank: 4 }, ..config(24) };
+            let mut engine = Engine::new(&device, &model, Some(&fixture.tokenizer), config).unwrap();
+            let overflowing = engine.load_adapter(&overflowing).unwrap();
+            let of = |adapter, n| GenerationRequest { adapter, n, ..request(7) };
+            let told = GenerationRequest { prompt_logprobs: true, max_tokens: 0, ..of(Some(overflowing), 1) };
+            let wanted = alone(&model, &fixture.tokenizer, &of(None, 2));
+            for _ in 0..2 {
+                let failing =
+                    [of(Some(overflowing), 2), told.clone()].map(|request| engine.add(request).unwrap());
+                let good = [engine.add(of(None, 2)).unwrap(), engine.add(of(None, 2)).unwrap()];
+                let (mut collected, mut failed) = (Collected::default(), Vec::new());
+                while engine.has_work() {
+                    let outputs = engine.step().unwrap();
+                    failed.extend(outputs.failures.iter().map(|failure| failure.request));
+                    assert!(outputs.failures.iter().all(|failure| failure.error.is_not_finite()));
+                    collected.take(outputs.events);
+                }
+                failed.sort_unstable();
+                assert_eq!(failed, failing, "each once, {compute:?}");
+                for id in good {
+                    assert_eq!(collected.of(id), wanted, "{compute:?}");
+                }
+                assert_eq!(engine.stats().pages_used, 0);
+            }
+        }
+    }
+}
+
+#[test]
 fn what_cannot_be_one_of_several_is_refused_in_one_line() {
     let (fixture, device) = (fixture(), Device::cpu());
     let model = load_model(fixture.folder.path(), &device, DType::F32);
@@ -294,7 +337,7 @@ fn log_probabilities_are_those_of_the_model() {
     let told = engine.add(told).unwrap();
     let (mut collected, mut of_prompt, mut tops) = (Collected::default(), Vec::new(), Vec::new());
     while engine.has_work() {
-        let events = engine.step().unwrap();
+        let events = step(&mut engine);
         for event in &events {
             match event {
                 Event::Prefilled { request, prompt, .. } if *request == told => of_prompt.clone_from(prompt),
@@ -339,7 +382,7 @@ fn too_many_requests_are_refused_and_a_cancelled_one_makes_room() {
     assert!(refused(engine.add(of(1))), "a third one of a client");
     engine.add(of(2)).unwrap();
     assert!(refused(engine.add(of(3))), "a fourth one of all");
-    engine.step().unwrap();
+    step(&mut engine);
     engine.cancel(first);
     engine.add(of(3)).unwrap();
     let long = GenerationRequest::greedy(vec![1; 210], 8);

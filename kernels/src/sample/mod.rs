@@ -135,7 +135,8 @@ pub fn sample(cx: &Ctx, logits: &Tensor, params: &[RowSamplingParams<'_>]) -> Re
     let params = on_device(&[params.len(), PARAM_WORDS], &words.params)?;
     let mut choices = cx.scratch([rows, CHOICE_WORDS], DType::I32);
     draw(cx, &mut choices, logits, &params, &previous)?;
-    read(cx, &choices, rows, vocab)
+    let choices = read(cx, &choices, rows, vocab)?;
+    choices.into_iter().enumerate().map(|(i, row)| row.at(format!("row {i}")).at("sample")).collect()
 }
 
 /// Samples on the device: writes the choices for the rows of `logits` (B, V), f32 or bf16, to the first B rows of

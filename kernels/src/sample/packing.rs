@@ -106,9 +106,9 @@ impl RowResult {
     fn choice(&self, vocab: usize) -> Result<SampledToken> {
         match self.bad {
             Some(token) if token < vocab => {
-                Err(Error::new(format!("the logit of token {token} is {}", self.logit)))
+                Err(Error::new(format!("the logit of token {token} is {}", self.logit)).not_finite())
             }
-            Some(_) => Err(Error::new("every logit is -inf")),
+            Some(_) => Err(Error::new("every logit is -inf").not_finite()),
             None => {
                 let logprob = self.logit as f64 - self.max as f64 - self.total.ln();
                 Ok(SampledToken { token: self.token as i32, logprob: logprob as f32 })
@@ -118,16 +118,15 @@ impl RowResult {
 }
 
 /// Copies the choices of [`super::draw`] for `rows` rows over `vocab` tokens from the device; on the planning device
-/// every token is 0.
+/// every token is 0. A row that had NaN, +∞ or nothing but −∞ has an error instead of a token, which says so.
 ///
 /// # Errors
-/// When a row had NaN, +∞ or nothing but −∞, or the device fails.
-pub fn read(cx: &Ctx, choices: &Tensor, rows: usize, vocab: usize) -> Result<Vec<SampledToken>> {
+/// When the device fails.
+pub fn read(cx: &Ctx, choices: &Tensor, rows: usize, vocab: usize) -> Result<Vec<Result<SampledToken>>> {
     if cx.device().is_plan() {
-        return Ok(vec![SampledToken::default(); rows]);
+        return Ok((0..rows).map(|_| Ok(SampledToken::default())).collect());
     }
     let words = choices.to_vec::<i32>().at("sample")?;
-    let rows = words.chunks_exact(CHOICE_WORDS).take(rows).enumerate();
-    rows.map(|(row, words)| RowResult::read(words).choice(vocab).at(format!("row {row}")).at("sample"))
-        .collect()
+    let rows = words.chunks_exact(CHOICE_WORDS).take(rows);
+    Ok(rows.map(|words| RowResult::read(words).choice(vocab)).collect())
 }

@@ -1,6 +1,6 @@
 //! Completions of a list of requests.
 
-use super::engine::{AddError, Engine, Event};
+use super::engine::{AddError, Engine, EngineOutputs, Event, Failure};
 use super::request::{Completion, FinishReason, GenerationRequest};
 use super::scheduler::SchedulerConfig;
 use super::sequence::RequestId;
@@ -56,8 +56,11 @@ pub fn generate_with_events(
     }
     while engine.has_work() {
         interrupt::check("the completions in progress are not kept")?;
-        let events = engine.step()?;
+        let EngineOutputs { events, failures } = engine.step()?;
         on_step(&events);
+        if let Some(Failure { request, error }) = failures.into_iter().next() {
+            return Err(error).at(format!("request {}", ids[&request]));
+        }
         for event in events {
             match event {
                 Event::Prefilled { .. } => {}

@@ -106,6 +106,21 @@ pub enum Event {
     },
 }
 
+/// Outcome of a step.
+#[derive(Debug, Default)]
+pub struct EngineOutputs {
+    pub events: Vec<Event>,
+    /// Requests that have ended without a completion, each once; others are as if these had not been.
+    pub failures: Vec<Failure>,
+}
+
+/// A request whose logits are not finite, e.g. by an adapter that overflows.
+#[derive(Debug)]
+pub struct Failure {
+    pub request: RequestId,
+    pub error: Error,
+}
+
 /// Counts of an engine's work. Totals are since its start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EngineStats {
@@ -345,11 +360,11 @@ impl<'m> Engine<'m> {
     /// Runs one forward pass, and returns what is new.
     ///
     /// # Errors
-    /// When an op fails, or the logits are not finite: the engine is not to be used further.
-    pub fn step(&mut self) -> Result<Vec<Event>> {
+    /// When an op fails: the engine is not to be used further.
+    pub fn step(&mut self) -> Result<EngineOutputs> {
         let scheduled = self.scheduler.schedule(&mut self.blocks);
         if scheduled.is_empty() {
-            return Ok(Vec::new());
+            return Ok(EngineOutputs::default());
         }
         let step = self.inputs(&scheduled)?;
         self.cache.copy(&self.runner.cx, &self.blocks.take_copies())?;
@@ -420,13 +435,13 @@ impl<'m> Engine<'m> {
         scheduled: &[ScheduledRows],
         step: &StepInputs,
         StepOutputs { choices, logits }: StepOutputs,
-    ) -> Vec<Event> {
+    ) -> EngineOutputs {
         let vocab = self.model.config().vocab;
         let logits_of = |row: i32| logits.chunks_exact(vocab).nth(row as usize);
         let mut sampled = choices.into_iter().zip(step.sample_rows.iter().map(|&row| logits_of(row)));
         let mut logit_rows = 0..step.logit_rows.len() as i32;
         let mut scheduled = scheduled.iter().peekable();
-        let mut events = Vec::new();
+        let mut outputs = EngineOutputs::default();
         for (i, mut sequence) in std::mem::take(&mut self.scheduler.running).into_iter().enumerate() {
             let Some(&ScheduledRows { rows, .. }) = scheduled.next_if(|s| s.sequence == i) else {
                 self.scheduler.running.push(sequence);
@@ -435,7 +450,9 @@ impl<'m> Engine<'m> {
             let samples = sampled_after(&sequence, rows).len();
             if sequence.wants_prompt_logprobs() {
                 let logits: Vec<&[f32]> = logit_rows.by_ref().take(rows).filter_map(logits_of).collect();
-                prompt_logprobs(&mut sequence, &logits);
+                if let Err(error) = prompt_logprobs(&mut sequence, &logits) {
+                    outputs.fail(sequence.id, error);
+                }
             } else if samples > 0 {
                 logit_rows.next();
             }
@@ -447,25 +464,33 @@ impl<'m> Engine<'m> {
                 self.scheduler.running.push(sequence);
                 continue;
             }
-            events.extend(announce(&mut sequence));
+            outputs.events.extend(announce(&mut sequence));
             for fork in sequence.fork(&mut self.blocks) {
                 let new = if samples > 0 { sampled.next() } else { None };
-                self.take_token(fork, new, &mut events);
+                self.take_token(fork, new, &mut outputs);
             }
         }
-        events
+        outputs.failures.iter().for_each(|failure| self.cancel(failure.request));
+        outputs
     }
 
     /// Appends a token to a sequence, which goes on or ends. Without one, nothing was asked for.
     fn take_token(
         &mut self,
         mut sequence: Sequence,
-        new: Option<(SampledToken, Option<&[f32]>)>,
-        events: &mut Vec<Event>,
+        new: Option<(Result<SampledToken>, Option<&[f32]>)>,
+        outputs: &mut EngineOutputs,
     ) {
         let (request, sample) = (sequence.id, sequence.samples.start);
         let mut reason = Some(FinishReason::Length);
         if let Some((choice, logits)) = new {
+            let choice = match choice {
+                Ok(choice) => choice,
+                Err(error) => {
+                    outputs.fail(request, error);
+                    return self.scheduler.running.push(sequence);
+                }
+            };
             sequence.tokens.push(choice.token as u32);
             reason = self.finish_reason(&mut sequence);
             let token = token_logprob(choice, logits, sequence.request.top_logprobs);
@@ -473,12 +498,12 @@ impl<'m> Engine<'m> {
                 None => sequence.stop_checker.take_certain(&sequence.request.stop),
                 Some(_) => String::new(),
             };
-            events.push(Event::Token { request, sample, token, text });
+            outputs.events.push(Event::Token { request, sample, token, text });
         }
         let Some(reason) = reason else { return self.scheduler.running.push(sequence) };
         let text = sequence.stop_checker.finish(&sequence.request.stop, reason);
         self.blocks.release(sequence.table);
-        events.push(Event::Finished { request, sample, reason, text });
+        outputs.events.push(Event::Finished { request, sample, reason, text });
         if let Some(unfinished) = self.unfinished.get_mut(&request) {
             unfinished.samples -= 1;
             if unfinished.samples == 0 {
@@ -506,6 +531,23 @@ impl<'m> Engine<'m> {
         stats.generated_tokens += samples as u64;
         let complete = sequence.pending() == rows && !sequence.announced;
         stats.prefix_hit_tokens += if complete { sequence.cached as u64 } else { 0 };
+    }
+}
+
+impl EngineOutputs {
+    /// Returns the events, for a caller to whom one failed request is the end.
+    ///
+    /// # Errors
+    /// When a request has failed.
+    pub fn into_events(self) -> Result<Vec<Event>> {
+        self.failures.into_iter().next().map_or(Ok(self.events), |failure| Err(failure.error))
+    }
+
+    /// Notes that a request fails, for the first reason given.
+    fn fail(&mut self, request: RequestId, error: Error) {
+        if self.failures.iter().all(|failure| failure.request != request) {
+            self.failures.push(Failure { request, error });
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::request::TokenLogprob;
 use super::sequence::Sequence;
+use codelsi_engine::{Error, Result};
 use codelsi_kernels::sample::SampledToken;
 use std::cmp::Reverse;
 
@@ -12,17 +13,24 @@ pub(super) fn token_logprob(choice: SampledToken, logits: Option<&[f32]>, count:
 }
 
 /// Appends the log-probabilities of the prompt's tokens that follow its next rows, whose logits are given.
-pub(super) fn prompt_logprobs(sequence: &mut Sequence, logits: &[&[f32]]) {
+///
+/// # Errors
+/// When a row has NaN, +∞ or nothing but −∞.
+pub(super) fn prompt_logprobs(sequence: &mut Sequence, logits: &[&[f32]]) -> Result<()> {
     let Sequence { prompt_logprobs, computed, request, .. } = sequence;
     if *computed == 0 {
         prompt_logprobs.push(None);
     }
     for (row, &id) in logits.iter().zip(&request.prompt[*computed + 1..]) {
         let total = log_sum_exp(row);
+        if !total.is_finite() {
+            return Err(Error::new(format!("the logits of prompt token {id} are not finite")).not_finite());
+        }
         let logprob = (f64::from(row[id as usize]) - total) as f32;
         let top = most_probable(row, total, request.top_logprobs);
         prompt_logprobs.push(Some(TokenLogprob { id, logprob, top }));
     }
+    Ok(())
 }
 
 /// log Σ e^x of a row of logits.

@@ -22,7 +22,7 @@ mod stop_checker;
 
 pub use crate::adapter_stack::{AdapterId, AdapterSlots};
 pub use complete::{generate, generate_with_events};
-pub use engine::{AddError, Engine, EngineConfig, EngineStats, Event};
+pub use engine::{AddError, Engine, EngineConfig, EngineOutputs, EngineStats, Event, Failure};
 pub use request::{Completion, FinishReason, GenerationRequest, SamplingParams, TokenLogprob};
 pub use scheduler::SchedulerConfig;
 pub use sequence::RequestId;

@@ -46,8 +46,8 @@ pub(super) struct StepInputs {
 
 /// Results of a step.
 pub(super) struct StepOutputs {
-    /// The sampled tokens, in the order of [`StepInputs::sample_rows`].
-    pub choices: Vec<SampledToken>,
+    /// The sampled tokens, in the order of [`StepInputs::sample_rows`]; an error where logits are not finite.
+    pub choices: Vec<Result<SampledToken>>,
     /// Logits (rows, V) of [`StepInputs::logit_rows`], where they are wanted.
     pub logits: Vec<f32>,
 }
@@ -219,7 +219,7 @@ impl<'a> ModelRunner<'a> {
     /// Runs a step: writes keys and values of its rows to the cache, and returns the sampled tokens.
     ///
     /// # Errors
-    /// When an op fails, or when the logits are not finite.
+    /// When an op fails.
     pub fn run(
         &mut self,
         cache: &mut KvCache,

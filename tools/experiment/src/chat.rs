@@ -4,7 +4,8 @@ use crate::inference_model::InferenceModel;
 use codelsi_engine::{Error, Result};
 use codelsi_model::chat_format::ChatFormat;
 use codelsi_model::generate::{
-    AddError, Engine, EngineConfig, Event, FinishReason, GenerationRequest, SamplingParams, SchedulerConfig,
+    AddError, Engine, EngineConfig, EngineOutputs, Event, FinishReason, GenerationRequest, SamplingParams,
+    SchedulerConfig,
 };
 use codelsi_model::message::{Message, Role};
 
@@ -141,7 +142,8 @@ impl<'m> Chat<'m> {
                 self.engine.cancel(id);
                 return Ok(answer);
             }
-            for event in self.engine.step().map_err(|e| explain(self.loaded, e))? {
+            let outputs = self.engine.step().and_then(EngineOutputs::into_events);
+            for event in outputs.map_err(|e| explain(self.loaded, e))? {
                 let shown = match event {
                     Event::Prefilled { cached, .. } => {
                         answer.cached_tokens = cached;

@@ -169,7 +169,7 @@ impl InferenceModel {
             return error
                 .advise("ask for fewer completions (-n) or tokens (--max-tokens), or --compute bf16");
         }
-        if !error.to_string().contains("finite") {
+        if !error.is_not_finite() {
             return error;
         }
         match self.checkpoint.first_non_finite() {

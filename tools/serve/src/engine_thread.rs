@@ -8,7 +8,8 @@ use codelsi_engine::{Error, Result};
 use codelsi_experiment::inference_model::InferenceModel;
 use codelsi_model::adapter::Adapter;
 use codelsi_model::generate::{
-    AdapterId, AddError, Engine, EngineConfig, EngineStats, Event, GenerationRequest, RequestId,
+    AdapterId, AddError, Engine, EngineConfig, EngineOutputs, EngineStats, Event, Failure, GenerationRequest,
+    RequestId,
 };
 use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -232,7 +233,10 @@ impl Worker<'_> {
                 continue;
             }
             match self.engine.step() {
-                Ok(events) => events.into_iter().for_each(|event| self.tell(event)),
+                Ok(EngineOutputs { events, failures }) => {
+                    events.into_iter().for_each(|event| self.tell(event));
+                    failures.into_iter().for_each(|failure| self.fail(failure));
+                }
                 Err(error) => {
                     if let Err(error) = self.start_anew(error) {
                         tracing::error!(
@@ -338,7 +342,15 @@ impl Worker<'_> {
         }
     }
 
-    /// After a failure every request is told so, and another engine with the same adapters takes those to come.
+    /// Tells a request that it failed, alone.
+    fn fail(&mut self, Failure { request, error }: Failure) {
+        let Some(call) = self.calls.remove(&request) else { return };
+        let message = self.model.explain(error).to_string();
+        tracing::error!("a request failed: {message}");
+        drop(call.updates.send(Update::Failed(message)));
+    }
+
+    /// After a failure of the engine every request is told so, and another engine with the same adapters takes those to come.
     fn start_anew(&mut self, error: Error) -> Result<()> {
         let message = self.model.explain(error).to_string();
         tracing::error!("the engine failed, and starts anew: {message}");
@@ -350,5 +362,67 @@ impl Worker<'_> {
             loaded.current = self.engine.load_adapter(&loaded.adapter)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use codelsi_engine::{DType, Device};
+    use codelsi_model::config::LinearName;
+    use codelsi_model::generate::{AdapterSlots, SchedulerConfig};
+    use codelsi_model::synthetic;
+
+    #[test]
+    fn after_a_failure_the_engine_starts_anew_with_the_adapters_it_had() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = synthetic::config("tiny").unwrap();
+        synthetic::write_random_model(folder.path(), &config, 7, &mut |_, _| {}).unwrap();
+        let model = InferenceModel::open(folder.path(), &Device::cpu(), Some(DType::F32), None).unwrap();
+        let room = AdapterSlots { count: 2, rank: 4 };
+        let config =
+            EngineConfig { adapters: room, ..EngineConfig::new(SchedulerConfig::default(), 64, 256) };
+        let engine = new_engine(&model, config).unwrap();
+        let (shared, calls) = (Arc::default(), HashMap::new());
+        let mut worker = Worker { engine, config, model: &model, shared, calls, adapters: Vec::new() };
+        let adapters = [1, 2].map(|seed| worker.load_adapter(adapter(&model, seed)).unwrap());
+        // Loaded anew, what is left comes first.
+        worker.unload_adapter(adapters[0]);
+        let answer = |worker: &mut Worker, adapter| {
+            let (updates, mut received) = unbounded_channel();
+            let request = GenerationRequest { adapter, ..GenerationRequest::greedy(vec![3, 4, 5], 6) };
+            worker.add(vec![request], &updates).unwrap();
+            while worker.engine.has_work() {
+                let outputs = worker.engine.step().unwrap();
+                outputs.events.into_iter().for_each(|event| worker.tell(event));
+            }
+            let mut tokens = Vec::new();
+            while let Ok(update) = received.try_recv() {
+                if let Update::Event(_, Event::Token { token, .. }) = update {
+                    tokens.push(token.id);
+                }
+            }
+            tokens
+        };
+        let before = [None, Some(adapters[1])].map(|adapter| answer(&mut worker, adapter));
+        assert_ne!(before[0], before[1]);
+
+        let (updates, mut received) = unbounded_channel();
+        worker.add(vec![GenerationRequest::greedy(vec![3, 4], 6)], &updates).unwrap();
+        worker.start_anew(Error::new("the device is gone")).unwrap();
+        assert!(matches!(received.try_recv(), Ok(Update::Failed(why)) if why == "the device is gone"));
+        assert!(!worker.engine.has_work() && worker.calls.is_empty());
+        assert_eq!([None, Some(adapters[1])].map(|adapter| answer(&mut worker, adapter)), before);
+    }
+
+    /// An adapter that changes the model's answers.
+    fn adapter(model: &InferenceModel, seed: u64) -> Adapter {
+        let config = model.model.config();
+        let mut adapter = Adapter::init_lora(config, 4, 64.0, 0.0, &[LinearName::Q], seed).unwrap();
+        for module in adapter.modules.values_mut() {
+            let b: &mut [f32] = module.b.slice_mut().unwrap();
+            b.iter_mut().enumerate().for_each(|(i, x)| *x = (i % 11) as f32 / 5.0 - 1.0);
+        }
+        adapter
     }
 }

@@ -135,7 +135,7 @@ impl Replay {
 
     /// Runs a step of the engine; returns the number of requests that it ended.
     fn step(&mut self, engine: &mut Engine) -> Result<usize> {
-        let (events, now) = (engine.step()?, self.now());
+        let (events, now) = (engine.step()?.into_events()?, self.now());
         let (stats, report) = (engine.stats(), &mut self.report);
         report.peak_pages = report.peak_pages.max(stats.pages_used);
         report.peak_running = report.peak_running.max(stats.running);
