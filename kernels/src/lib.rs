@@ -9,6 +9,7 @@
 //! ```
 
 pub mod adamw;
+mod aligned;
 pub mod bias;
 pub mod bug;
 pub mod check;

@@ -142,17 +142,55 @@ const SHIFT: f32 = 12582912.0;
 /// Returns e^x to about 1 ulp, without branches: x = n ln 2 + r, a polynomial in r, and n added to the exponent.
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {
+    let (shifted, r) = exp_reduce(x);
+    exp_scale(exp_polynomial(r), r, shifted)
+}
+
+/// Replaces every x by e^f(x), with the bits of [`exp`], in three passes over a few vectors at a time: a chain of thirty
+/// dependent operations leaves a core little to do while it waits, three short ones do not.
+#[inline(always)]
+pub fn exp_each(x: &mut [f32], f: impl Fn(f32) -> f32) {
+    const BLOCK: usize = 64;
+    let (blocks, rest) = x.as_chunks_mut::<BLOCK>();
+    for x in blocks {
+        let (mut shifted, mut r) = ([0.0f32; BLOCK], [0.0f32; BLOCK]);
+        for i in 0..BLOCK {
+            (shifted[i], r[i]) = exp_reduce(f(x[i]));
+        }
+        for i in 0..BLOCK {
+            x[i] = exp_polynomial(r[i]);
+        }
+        for i in 0..BLOCK {
+            x[i] = exp_scale(x[i], r[i], shifted[i]);
+        }
+    }
+    rest.iter_mut().for_each(|x| *x = exp(f(*x)));
+}
+
+/// Returns the nearest integer n to x / ln 2, in the low bits of a float, and x − n ln 2.
+#[inline(always)]
+fn exp_reduce(x: f32) -> (f32, f32) {
     let x = x.clamp(-104.0, 88.8);
     // Adding 1.5·2²³ rounds to an integer and leaves it in the low bits: a saturating cast would not vectorize.
     let shifted = x * std::f32::consts::LOG2_E + SHIFT;
     let n = shifted - SHIFT;
-    let r = (x - n * 0.693_359_4) - n * -2.121_944_4e-4;
+    (shifted, (x - n * 0.693_359_4) - n * -2.121_944_4e-4)
+}
+
+/// Returns (e^r − 1 − r) / r² for |r| up to ln 2 / 2.
+#[inline(always)]
+fn exp_polynomial(r: f32) -> f32 {
     let mut p = 1.987_569_1e-4;
     p = p * r + 1.398_199_9e-3;
     p = p * r + 8.333_452e-3;
     p = p * r + 4.166_579_6e-2;
     p = p * r + 1.666_666_5e-1;
-    p = p * r + 0.500_000_03;
+    p * r + 0.500_000_03
+}
+
+/// Returns 2^n e^r, from what the other two functions returned.
+#[inline(always)]
+fn exp_scale(p: f32, r: f32, shifted: f32) -> f32 {
     let e = (p * r * r + r) + 1.0;
     // Two factors, so that subnormal results are reached.
     let exponent = shifted.to_bits() as i32 - SHIFT.to_bits() as i32;
@@ -196,34 +234,36 @@ pub fn sum3<A: Copy, B: Copy, C: Copy>(a: &[A], b: &[B], c: &[C], f: impl Fn(A, 
     }
     let rest = a_rest.iter().zip(b_rest).zip(c_rest);
     lanes.iter_mut().zip(rest).for_each(|(lane, ((&a, &b), &c))| *lane += f(a, b, c));
-    let mut width = LANES / 2;
-    while width > 0 {
-        for l in 0..width {
-            lanes[l] += lanes[l + width];
-        }
-        width /= 2;
-    }
-    lanes[0]
+    join_lanes(&lanes, |a, b| a + b)
+}
+
+/// Joins the lanes by halves.
+#[inline(always)]
+fn join_lanes(lanes: &[f32; LANES], join: impl Fn(f32, f32) -> f32) -> f32 {
+    // Unless they come from memory, the compiler cuts the lanes into the pairs that the last joins take, and the loop before
+    // them, which has most of the work, into eight narrow ones.
+    let x = std::hint::black_box(lanes);
+    let x: [f32; 8] = std::array::from_fn(|l| join(x[l], x[l + 8]));
+    let x: [f32; 4] = std::array::from_fn(|l| join(x[l], x[l + 4]));
+    join(join(x[0], x[2]), join(x[1], x[3]))
+}
+
+/// Returns the larger number, the first if the second is NaN.
+#[inline(always)]
+fn larger(a: f32, b: f32) -> f32 {
+    if b > a { b } else { a }
 }
 
 /// Returns the maximum of `x`, ignoring NaN; −∞ when there is none.
 #[inline(always)]
 pub fn max(x: &[f32]) -> f32 {
-    let larger = |a: f32, b: f32| if b > a { b } else { a };
     let (x, rest) = x.as_chunks::<LANES>();
     let mut lanes = [f32::NEG_INFINITY; LANES];
     for x in x {
         lanes = std::array::from_fn(|l| larger(lanes[l], x[l]));
     }
     lanes.iter_mut().zip(rest).for_each(|(lane, &x)| *lane = larger(*lane, x));
-    let mut width = LANES / 2;
-    while width > 0 {
-        for l in 0..width {
-            lanes[l] = larger(lanes[l], lanes[l + width]);
-        }
-        width /= 2;
-    }
-    lanes[0]
+    join_lanes(&lanes, larger)
 }
 
 #[cfg(test)]
@@ -251,6 +291,23 @@ mod tests {
             assert!(abs_diff_eq!(y as f64, truth, epsilon = 2.0 * ulp), "exp({x}) = {y:e}, not {truth:e}");
         }
         assert_eq!(exp(f32::NEG_INFINITY), 0.0);
+    }
+
+    #[test]
+    fn many_exponentials_have_the_bits_of_single_ones() {
+        let mut x: Vec<f32> = (-10_600..9_000).map(|i| i as f32 * 0.01).collect();
+        x.extend([f32::NEG_INFINITY, -0.0, f32::NAN, f32::INFINITY, 1e-40]);
+        for level in SimdLevel::ALL {
+            set_max_level(level);
+            let mut each = x.clone();
+            vectorize(
+                #[inline(always)]
+                || exp_each(&mut each, |x| x),
+            );
+            for (x, each) in x.iter().zip(each) {
+                assert_eq!(each.to_bits(), exp(*x).to_bits(), "{level:?}: {x}");
+            }
+        }
     }
 
     #[test]

@@ -93,7 +93,8 @@ impl Op for FlashAttention {
         let mut lse = cx.empty([rows, self.heads.heads], DType::F32);
         match cx.device() {
             Device::Cpu(_) => {
-                let tiles = cpu::tiles_of_documents(documents.slice()?, rows)?;
+                let height = cpu::rows_of_task(rows, self.heads);
+                let tiles = cpu::tiles_of_documents(documents.slice()?, rows, height)?;
                 let l = lse.slice_mut()?;
                 match q.dtype() {
                     DType::BF16 => {
@@ -126,7 +127,7 @@ impl Op for FlashAttention {
         let mut delta = cx.scratch(*lse.shape(), DType::F32);
         match cx.device() {
             Device::Cpu(_) => {
-                let tiles = cpu::tiles_of_documents(documents.slice()?, q.shape()[0])?;
+                let tiles = cpu::tiles_of_documents(documents.slice()?, q.shape()[0], cpu::TILE)?;
                 let saved = cpu::SavedForward { q, k, v, o, lse };
                 let delta = delta.slice_mut()?;
                 let out = (&mut dq, &mut dk, &mut dv);

@@ -80,7 +80,11 @@ fn check(
 }
 
 fn on_cpu(o: &mut Tensor, [q, k, v]: [&Tensor; 3], rows: PagedBatch, heads: Heads) -> Result<()> {
-    let tiles = tiles_of_runs(rows.sequences.slice()?, rows.positions.slice()?);
+    let tiles = tiles_of_runs(
+        rows.sequences.slice()?,
+        rows.positions.slice()?,
+        cpu::rows_of_task(q.shape()[0], heads),
+    );
     let (tables, pages_per_table) = (rows.block_tables.slice()?, rows.block_tables.shape()[1]);
     let pages = KvPages { k, v, tables, pages_per_table };
     pages.check(&tiles)?;
@@ -90,8 +94,8 @@ fn on_cpu(o: &mut Tensor, [q, k, v]: [&Tensor; 3], rows: PagedBatch, heads: Head
     }
 }
 
-/// Groups rows of one sequence at consecutive positions into tiles, which end at multiples of [`cpu::TILE`] positions.
-fn tiles_of_runs(sequences: &[i32], positions: &[i32]) -> Vec<RowTile> {
+/// Groups rows of one sequence at consecutive positions into tiles, which end at multiples of `height` positions.
+fn tiles_of_runs(sequences: &[i32], positions: &[i32], height: usize) -> Vec<RowTile> {
     let mut tiles: Vec<RowTile> = Vec::new();
     for (row, (&sequence, &position)) in sequences.iter().zip(positions).enumerate() {
         let (document, position) = (sequence as usize, position as usize);
@@ -99,7 +103,7 @@ fn tiles_of_runs(sequences: &[i32], positions: &[i32]) -> Vec<RowTile> {
             Some(b)
                 if b.document == document
                     && b.position + b.rows == position
-                    && !position.is_multiple_of(cpu::TILE) =>
+                    && !position.is_multiple_of(height) =>
             {
                 b.rows += 1;
             }

@@ -347,8 +347,8 @@ fn there_may_be_more_room_than_rows_and_previous_tokens() {
         let mut choices = device.zeros(Label::Scratch, [3, CHOICE_WORDS], DType::I32);
         let previous = ints(&[4], &[words.previous[0], -1, -1, -1]);
         draw(&cx, &mut choices, &logits, &ints(&[2, PARAM_WORDS], &words.params), &previous).unwrap();
-        let choices = read(&cx, &choices, 2, 2).unwrap();
-        let tokens: Vec<i32> = choices.into_iter().map(|choice| choice.unwrap().token).collect();
+        let sampled = read(&cx, &choices, 2, 2).unwrap();
+        let tokens: Vec<i32> = sampled.into_iter().map(|choice| choice.unwrap().token).collect();
         assert_eq!(tokens, [0, 1]);
         let small = &mut device.zeros(Label::Scratch, [1, CHOICE_WORDS], DType::I32);
         let error =

@@ -1,10 +1,14 @@
-//! Forward: a tile of query rows visits the tiles of keys up to itself, with an online softmax per row and split.
+//! Forward: a task's query rows visit the tiles of keys up to themselves, with an online softmax per row and split.
 
-use super::{Heads, KvSource, KvTile, RowTile, TILE, elements, padded_dim, product, softmax_scale};
+use super::{
+    Heads, KvSource, KvTile, RowTile, TILE, elements, padded_dim, precision, product, softmax_scale,
+};
+use crate::aligned::AlignedVec;
 use crate::disjoint::DisjointSlice;
 use crate::flash::SPLIT;
 use crate::gemm::cpu::Matrix;
-use crate::simd::{Storage, exp, max, sum, vectorize};
+use crate::gemm::cpu::panels::PanelBuffer;
+use crate::simd::{Storage, exp, exp_each, max, sum, vectorize};
 use codelsi_engine::team::ForEachOnTeam;
 use codelsi_engine::{Result, Tensor};
 use rayon::prelude::*;
@@ -41,56 +45,17 @@ pub(in super::super) fn forward_tiles<T: Storage>(
     let (o, lse) = (DisjointSlice::new(o), lse.map(DisjointSlice::new));
     let tasks = tiles.len() * heads.kv_heads;
     (0..tasks).into_par_iter().for_each_on_team(|task| {
-        let (row_tile, kv_head) = (&tiles[task / heads.kv_heads], task % heads.kv_heads);
-        source(row_tile, kv_head, &mut |kv| attend(&o, lse.as_ref(), heads, q, row_tile, kv_head, kv));
+        // Rows of a head follow one another, so that its keys and values stay in the cache; the last, which see most, come
+        // first.
+        let (row_tile, kv_head) = (&tiles[tiles.len() - 1 - task % tiles.len()], task / tiles.len());
+        source(row_tile, kv_head, &mut |kv| {
+            let queries = GroupQueries { q, heads, row_tile, kv_head };
+            queries.attend(&o, lse.as_ref(), kv);
+        });
     });
 }
 
-/// Attention of the query heads of one kv head, for one tile of rows: the states of splits of [`SPLIT`] keys, each made
-/// on its own, are joined in ascending order.
-fn attend<T: Storage>(
-    o: &DisjointSlice<T>,
-    lse: Option<&DisjointSlice<f32>>,
-    heads: Heads,
-    q: &[T],
-    row_tile: &RowTile,
-    kv_head: usize,
-    kv: KvSource<T>,
-) {
-    let (d, group) = (heads.head_dim, heads.heads / heads.kv_heads);
-    let (q_width, rows) = (heads.heads * d, row_tile.rows);
-    let queries = GroupQueries { q, heads, row_tile, kv_head };
-    let last = row_tile.position + rows;
-    let mut states = vec![OnlineSoftmax::new(rows, padded_dim(d)); group];
-    queries.fold(&mut states, &kv, 0..last.min(SPLIT));
-    if last > SPLIT {
-        let mut later = states.clone();
-        for from in (SPLIT..last).step_by(SPLIT) {
-            later.iter_mut().for_each(OnlineSoftmax::clear);
-            queries.fold(&mut later, &kv, from..last.min(from + SPLIT));
-            states.iter_mut().zip(&later).for_each(|(state, later)| state.join(later));
-        }
-    }
-    for (g, state) in states.iter().enumerate() {
-        let head = kv_head * group + g;
-        for r in 0..rows {
-            // SAFETY: no other task has this row and head.
-            let o = unsafe { o.slice((row_tile.row + r) * q_width + head * d, d) };
-            let (inverse, acc) = (1.0 / state.row_sum[r], &state.acc[r * state.stride..]);
-            vectorize(
-                #[inline(always)]
-                || o.iter_mut().zip(acc).for_each(|(o, a)| *o = T::put(a * inverse)),
-            );
-            if let Some(lse) = lse {
-                // SAFETY: as above.
-                let lse = unsafe { lse.slice((row_tile.row + r) * heads.heads + head, 1) };
-                lse[0] = state.row_max[r] + state.row_sum[r].ln();
-            }
-        }
-    }
-}
-
-/// The rows of q of a tile, in the query heads of one kv head.
+/// The rows of q of a task, in the query heads of one kv head.
 struct GroupQueries<'a, T> {
     /// (T, H·D).
     q: &'a [T],
@@ -100,53 +65,79 @@ struct GroupQueries<'a, T> {
 }
 
 impl<T: Storage> GroupQueries<'_, T> {
-    /// Adds the keys and values at positions `keys` to the state of each head, tile by tile.
+    /// Computes o and L of all rows and heads: the states of splits of [`SPLIT`] keys, each made on its own, are joined in
+    /// ascending order.
+    fn attend(&self, o: &DisjointSlice<T>, lse: Option<&DisjointSlice<f32>>, kv: KvSource<T>) {
+        let (d, group) = (self.heads.head_dim, self.heads.heads / self.heads.kv_heads);
+        let heads = self.kv_head * group..(self.kv_head + 1) * group;
+        let new =
+            |rows: RowTile| heads.clone().map(move |head| OnlineSoftmax::new(rows, head, padded_dim(d)));
+        let mut states: Vec<OnlineSoftmax> = self.row_tile.tiles().flat_map(new).collect();
+        let last = self.row_tile.end_position();
+        self.fold(&mut states, &kv, 0..last.min(SPLIT));
+        for from in (SPLIT..last).step_by(SPLIT) {
+            // Rows are in order, so that those which see these keys are the last.
+            let unseen = states.iter().take_while(|state| state.rows.end_position() <= from).count();
+            let mut later: Vec<OnlineSoftmax> =
+                states[unseen..].iter().map(OnlineSoftmax::start_anew).collect();
+            self.fold(&mut later, &kv, from..last.min(from + SPLIT));
+            states[unseen..].iter_mut().zip(&later).for_each(|(state, later)| state.join(later));
+        }
+        states.iter().for_each(|state| state.store(o, lse, self.heads));
+    }
+
+    /// Adds the keys and values at positions `keys` to the states, tile by tile.
     fn fold(&self, states: &mut [OnlineSoftmax], kv: &KvSource<T>, keys: Range<usize>) {
-        let (d, rows, group) = (self.heads.head_dim, self.row_tile.rows, states.len());
-        let q_width = self.heads.heads * d;
-        let (mut kv_tile, mut scores) = (KvTile::default(), vec![0.0f32; rows * TILE]);
+        let (d, q_width) = (self.heads.head_dim, self.heads.heads * self.heads.head_dim);
+        let (mut kv_tile, mut panels) = (KvTile::default(), [PanelBuffer::default(), PanelBuffer::default()]);
+        let mut scores = AlignedVec::zeros(TILE * TILE);
         for from in keys.clone().step_by(TILE) {
-            let to = keys.end.min(from + TILE);
-            kv_tile.load(kv, (from, to), d);
-            for (g, state) in states.iter_mut().enumerate() {
-                let channel = (self.kv_head * group + g) * d;
-                let q = Matrix::k_major(elements(&self.q[self.row_tile.row * q_width + channel..]), q_width);
+            let n = keys.end.min(from + TILE) - from;
+            kv_tile.load(kv, (from, from + n), d);
+            let (mut keys, mut values) = (kv_tile.keys(d), kv_tile.values(d));
+            // One product alone packs what it needs.
+            if states.len() > 1 {
+                let [k_panels, v_panels] = &mut panels;
+                keys = k_panels.pack(keys, (n, d), precision::<T>());
+                values = v_panels.pack(values, (d, n), precision::<T>());
+            }
+            for state in states.iter_mut().filter(|state| state.rows.end_position() > from) {
+                let RowTile { row, rows, .. } = state.rows;
+                let q = Matrix::k_major(elements(&self.q[row * q_width + state.head * d..]), q_width);
+                let scores = &mut scores[..rows * TILE];
                 scores.fill(0.0);
-                let keys = Matrix::k_major(elements(&kv_tile.k), d);
-                product::<T>(&mut scores, TILE, (rows, to - from), q, keys, d);
-                state.update(&mut scores, self.row_tile.position, from, softmax_scale(self.heads));
-                let (p, values) =
-                    (Matrix::k_major(elements(&scores), TILE), Matrix::mn_major(elements(&kv_tile.v), d));
-                product::<T>(&mut state.acc, state.stride, (rows, d), p, values, to - from);
+                product::<T>(scores, TILE, (rows, n), q, keys, d);
+                state.update(scores, from, softmax_scale(self.heads));
+                let p = Matrix::k_major(elements(scores), TILE);
+                product::<T>(&mut state.acc, state.stride, (rows, d), p, values, n);
             }
         }
     }
 }
 
 /// Online softmax of one query head over a tile of rows.
-#[derive(Clone)]
 struct OnlineSoftmax {
+    rows: RowTile,
+    head: usize,
     /// Running maximum of the scores of each row.
     row_max: [f32; TILE],
     /// Running Σ exp(score − max) of each row.
     row_sum: [f32; TILE],
     /// Running Σ exp(score − max) v: (rows, stride).
-    acc: Vec<f32>,
+    acc: AlignedVec<f32>,
     /// D, padded.
     stride: usize,
 }
 
 impl OnlineSoftmax {
-    fn new(rows: usize, stride: usize) -> Self {
-        let acc = vec![0.0; rows * stride];
-        OnlineSoftmax { row_max: [f32::NEG_INFINITY; TILE], row_sum: [0.0; TILE], acc, stride }
+    fn new(rows: RowTile, head: usize, stride: usize) -> Self {
+        let acc = AlignedVec::zeros(rows.rows * stride);
+        OnlineSoftmax { rows, head, row_max: [f32::NEG_INFINITY; TILE], row_sum: [0.0; TILE], acc, stride }
     }
 
-    /// Forgets all keys.
-    fn clear(&mut self) {
-        self.row_max.fill(f32::NEG_INFINITY);
-        self.row_sum.fill(0.0);
-        self.acc.fill(0.0);
+    /// Returns a state of the same rows that has seen no key.
+    fn start_anew(&self) -> Self {
+        OnlineSoftmax::new(self.rows, self.head, self.stride)
     }
 
     /// Adds the keys of a later state of the same rows, of which each row has seen at least one.
@@ -166,9 +157,30 @@ impl OnlineSoftmax {
         );
     }
 
+    /// Stores o, and L if wanted.
+    fn store<T: Storage>(&self, o: &DisjointSlice<T>, lse: Option<&DisjointSlice<f32>>, heads: Heads) {
+        let (d, q_width) = (heads.head_dim, heads.heads * heads.head_dim);
+        for r in 0..self.rows.rows {
+            let row = self.rows.row + r;
+            // SAFETY: no other task has this row and head.
+            let o = unsafe { o.slice(row * q_width + self.head * d, d) };
+            let (inverse, acc) = (1.0 / self.row_sum[r], &self.acc[r * self.stride..]);
+            vectorize(
+                #[inline(always)]
+                || o.iter_mut().zip(acc).for_each(|(o, a)| *o = T::put(a * inverse)),
+            );
+            if let Some(lse) = lse {
+                // SAFETY: as above.
+                let lse = unsafe { lse.slice(row * heads.heads + self.head, 1) };
+                lse[0] = self.row_max[r] + self.row_sum[r].ln();
+            }
+        }
+    }
+
     /// Turns a tile of scores into exp(score − max), and rescales sums and accumulators to the new maximum. Each stage passes
     /// over all rows: a row alone would wait for itself in every one.
-    fn update(&mut self, scores: &mut [f32], position: usize, from: usize, scale: f32) {
+    fn update(&mut self, scores: &mut [f32], from: usize, scale: f32) {
+        let position = self.rows.position;
         let (mut tile_max, mut tile_sum, mut corrections) = ([0.0f32; TILE], [0.0f32; TILE], [0.0f32; TILE]);
         // Causal mask: only columns up to the row's own position count, and rows before the tile's first key see none.
         let rows = from.saturating_sub(position).min(scores.len() / TILE)..scores.len() / TILE;
@@ -182,9 +194,9 @@ impl OnlineSoftmax {
             #[inline(always)]
             || {
                 for (r, s) in rows.clone().zip(&mut *scores) {
-                    s.iter_mut().for_each(|s| *s *= scale);
                     s[visible(r)..].fill(f32::NEG_INFINITY);
-                    tile_max[r] = max(&s[..width]);
+                    // Rounding is monotonic: it is the maximum of the scaled scores.
+                    tile_max[r] = max(&s[..width]) * scale;
                 }
                 let maxima = self.row_max[rows.clone()].iter_mut().zip(&tile_max[rows.clone()]);
                 for ((max, &tile_max), correction) in maxima.zip(&mut corrections[rows.clone()]) {
@@ -194,7 +206,7 @@ impl OnlineSoftmax {
                 }
                 for (r, s) in rows.clone().zip(&mut *scores) {
                     let max = self.row_max[r];
-                    s.iter_mut().for_each(|s| *s = exp(*s - max));
+                    exp_each(s, |s| s * scale - max);
                     s[visible(r)..].fill(0.0);
                     tile_sum[r] = sum(&s[..width], |s| s);
                 }

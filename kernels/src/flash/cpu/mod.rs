@@ -1,4 +1,5 @@
-//! The CPU twin. A task owns a tile of query rows (for dk and dv, of keys) of one kv head.
+//! The CPU twin. Forward, a task owns query rows of one kv head: for each tile of keys and values, whose panels are packed
+//! once, it goes through its rows tile by tile. No size of a task changes a bit.
 
 mod backward;
 mod forward;
@@ -9,12 +10,22 @@ pub(super) use forward::{forward, forward_tiles};
 use super::Heads;
 use crate::gemm::cpu::{Elements, Matrix, Precision, ProductTerm, accumulate};
 use crate::simd::Storage;
-use codelsi_engine::{Error, Result};
+use codelsi_engine::{Error, Result, team};
 
 /// Query rows, and keys, of a tile.
 pub(super) const TILE: usize = 64;
 
-/// Up to [`TILE`] consecutive rows of one document.
+/// Returns the number of rows of a task, a multiple of [`TILE`]: so many that packing keys and values is little beside their
+/// products, and so few that all threads have work.
+pub(super) fn rows_of_task(rows: usize, heads: Heads) -> usize {
+    const TASKS_PER_THREAD: usize = 4;
+    const PRODUCTS_PER_TILE: usize = 4;
+    let tasks_per_head = (TASKS_PER_THREAD * team::threads()).div_ceil(heads.kv_heads);
+    let most = PRODUCTS_PER_TILE.div_ceil(heads.heads / heads.kv_heads);
+    (rows / tasks_per_head / TILE).clamp(1, most) * TILE
+}
+
+/// Consecutive rows of one document.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RowTile {
     /// Index of the first row among the T packed rows.
@@ -29,8 +40,26 @@ pub(super) struct RowTile {
     pub end: usize,
 }
 
-/// Cuts documents into tiles that start at multiples of [`TILE`] positions of the document.
-pub(super) fn tiles_of_documents(starts: &[i32], rows: usize) -> Result<Vec<RowTile>> {
+impl RowTile {
+    /// Position after the last row's.
+    fn end_position(&self) -> usize {
+        self.position + self.rows
+    }
+
+    /// Cuts the rows into tiles at multiples of [`TILE`] positions.
+    fn tiles(self) -> impl Iterator<Item = RowTile> {
+        let last = self.position + self.rows;
+        let starts = std::iter::once(self.position).chain((self.position / TILE + 1..).map(|i| i * TILE));
+        starts.take_while(move |&position| position < last).map(move |position| {
+            let rows = (position / TILE + 1) * TILE - position;
+            let row = self.row + position - self.position;
+            RowTile { row, position, rows: rows.min(last - position), ..self }
+        })
+    }
+}
+
+/// Cuts documents at multiples of `height` positions of each.
+pub(super) fn tiles_of_documents(starts: &[i32], rows: usize, height: usize) -> Result<Vec<RowTile>> {
     let covers_all = starts.first() == Some(&0) && starts.last() == Some(&(rows as i32));
     if !covers_all || !starts.is_sorted() {
         return Err(Error::new(format!("documents {starts:?} do not partition {rows} rows")));
@@ -38,8 +67,8 @@ pub(super) fn tiles_of_documents(starts: &[i32], rows: usize) -> Result<Vec<RowT
     let mut tiles = Vec::new();
     for (document, pair) in starts.windows(2).enumerate() {
         let (start, end) = (pair[0] as usize, pair[1] as usize);
-        for row in (start..end).step_by(TILE) {
-            let rows = TILE.min(end - row);
+        for row in (start..end).step_by(height) {
+            let rows = height.min(end - row);
             tiles.push(RowTile { row, rows, position: row - start, document, start, end });
         }
     }
@@ -72,6 +101,16 @@ impl<T: Storage> KvTile<T> {
             self.k.extend_from_slice(&kv.k[start..][..d]);
             self.v.extend_from_slice(&kv.v[start..][..d]);
         }
+    }
+
+    /// The keys as columns, D deep.
+    fn keys(&self, d: usize) -> Matrix<'_> {
+        Matrix::k_major(elements(&self.k), d)
+    }
+
+    /// The channels of values as columns, as deep as there are keys.
+    fn values(&self, d: usize) -> Matrix<'_> {
+        Matrix::mn_major(elements(&self.v), d)
     }
 }
 

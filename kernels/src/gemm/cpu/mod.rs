@@ -10,6 +10,7 @@ mod transpose;
 
 pub use pack::{Elements, Matrix, Precision};
 
+use crate::aligned::AlignedVec;
 use crate::disjoint::DisjointSlice;
 use crate::simd::{Storage, level, vectorize};
 use codelsi_engine::team::{self, ForEachOnTeam};
@@ -160,12 +161,12 @@ impl<'a, T: Storage> BlockedProduct<'a, T> {
 /// Calls `f` with a zeroed f32 block of `height` by `width` (rows `stride` apart) that the thread keeps for reuse.
 fn with_block(height: usize, width: usize, f: impl FnOnce(&mut [f32], usize)) {
     thread_local! {
-        static BLOCK: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+        static BLOCK: RefCell<AlignedVec<f32>> = RefCell::default();
     }
     let stride = width.next_multiple_of(NR);
     let mut block = BLOCK.take();
-    block.clear();
-    block.resize(height * stride, 0.0);
+    block.resize(height * stride);
+    block.fill(0.0);
     f(&mut block, stride);
     BLOCK.set(block);
 }
@@ -183,18 +184,18 @@ pub(crate) fn accumulate(
     precision: Precision,
 ) {
     thread_local! {
-        static PACKED: RefCell<(Vec<u32>, Vec<u32>)> = const { RefCell::new((Vec::new(), Vec::new())) };
+        static PACKED: RefCell<(AlignedVec<u32>, AlignedVec<u32>)> = RefCell::default();
     }
     assert!(c.len() >= height * stride && stride.is_multiple_of(NR) && width <= stride);
     let format = precision.format();
     let (mut a, mut b) = PACKED.take();
     // As many k blocks of A as fit are packed at once: few rows then read each panel of B from end to end.
     let k_block = height * KC_WORDS;
-    b.resize(KC_WORDS * NR, 0);
+    b.resize(KC_WORDS * NR);
     for term in terms {
         let words = term.depth.div_ceil(format.k_per_word());
         let k_blocks = (MC / height.max(1)).clamp(1, words.div_ceil(KC_WORDS).max(1));
-        a.resize(a.len().max(k_block * k_blocks), 0);
+        a.resize(k_block * k_blocks);
         let source = PanelSource::new(term.b, height, precision);
         for step in (0..words).step_by(KC_WORDS * k_blocks) {
             let steps = (words - step).min(KC_WORDS * k_blocks);

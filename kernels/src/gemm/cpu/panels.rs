@@ -1,20 +1,23 @@
-//! Panels of a weight that are kept: the words of B in the order in which micro-kernels read them, so that a product
-//! streams them and packs nothing.
+//! Panels that are kept: the words of B in the order in which micro-kernels read them, so that a product streams them and
+//! packs nothing. Weights keep theirs; a tile of keys or values has them for the many products that it is in.
 //!
-//! A panel holds 32 rows of the weight, one after the other along k: (⌈N / 32⌉, words, 32). bf16 weights are kept as
-//! pairs, on every instruction set: as many bytes as the weight has.
+//! A panel holds 32 columns of B (rows of a weight), one after the other along k: (⌈N / 32⌉, words, 32). bf16 weights are kept
+//! as pairs, on every instruction set: as many bytes as the weight has.
 
 use super::micro::{NR, WordFormat};
 use super::pack::{Elements, Matrix, PackWindow, Precision, pack_b};
+use crate::aligned::AlignedVec;
 use crate::simd::vectorize;
 use codelsi_engine::team::ForEachOnTeam;
 use rayon::prelude::*;
 
-/// A weight (N, K) in panels.
+/// An operand B in panels.
 #[derive(Clone, Copy)]
 pub struct Panels<'a> {
     words: &'a [u32],
     format: WordFormat,
+    /// True if every element is a bf16.
+    is_bf16: bool,
     /// Words of a panel along k.
     steps: usize,
 }
@@ -26,7 +29,8 @@ impl<'a> Panels<'a> {
             Elements::F32(x) => (bytemuck::cast_slice(x), WordFormat::F32),
             Elements::BF16(x) => (bytemuck::cast_slice(x), WordFormat::Bf16Pair),
         };
-        Panels { words, format, steps: depth / format.k_per_word() }
+        let is_bf16 = format == WordFormat::Bf16Pair;
+        Panels { words, format, is_bf16, steps: depth / format.k_per_word() }
     }
 
     /// The panels from row `row` of the weight on, a multiple of 32.
@@ -37,7 +41,7 @@ impl<'a> Panels<'a> {
 
     /// True if they hold what products of `precision` multiply: f32 weights would be rounded under bf16.
     pub(super) fn serve(&self, precision: Precision) -> bool {
-        (self.format, precision) != (WordFormat::F32, Precision::BF16)
+        self.is_bf16 || precision == Precision::F32
     }
 
     /// The format of the words.
@@ -49,6 +53,32 @@ impl<'a> Panels<'a> {
     pub(super) fn from(&self, w: PackWindow) -> &'a [u32] {
         let panel = &self.words[w.outer / NR * self.steps * NR..][..self.steps * NR];
         &panel[w.k / self.format.k_per_word() * NR..]
+    }
+}
+
+/// Memory for the panels of an operand of several products.
+#[derive(Default)]
+pub struct PanelBuffer(AlignedVec<u32>);
+
+impl PanelBuffer {
+    /// Packs the `columns` columns of `b`, which is `depth` deep, for products of `precision`, on the calling thread; returns
+    /// `b` with these panels.
+    pub fn pack<'a>(
+        &'a mut self,
+        b: Matrix<'a>,
+        (columns, depth): (usize, usize),
+        precision: Precision,
+    ) -> Matrix<'a> {
+        let format = precision.format();
+        let steps = depth.div_ceil(format.k_per_word());
+        self.0.resize(columns.next_multiple_of(NR) * steps);
+        for (panel, words) in self.0.chunks_exact_mut((steps * NR).max(1)).enumerate() {
+            let outer = panel * NR;
+            let w = PackWindow { outer, count: NR.min(columns - outer), k: 0, steps, depth };
+            pack_b(words, &b, w, precision, format);
+        }
+        let panels = Panels { words: &self.0, format, is_bf16: precision == Precision::BF16, steps };
+        Matrix { panels: Some(panels), ..b }
     }
 }
 

@@ -6,7 +6,7 @@ use super::{IGNORE_INDEX, Xent};
 use crate::gemm::cpu::{AccumulatorInit, Elements, Matrix, ProductTerm, multiply};
 use crate::gemm::elements;
 use crate::rows::{RowShard, TASK_SIZE};
-use crate::simd::{Storage, exp, max, sum, vectorize};
+use crate::simd::{Storage, exp, exp_each, max, sum, vectorize};
 use codelsi_engine::comm::{Comm, ReduceOp};
 use codelsi_engine::team::ForEachOnTeam;
 use codelsi_engine::{Ctx, DType, Label, Result, Tensor};
@@ -213,7 +213,7 @@ fn update_softmax(token: &mut TokenState, z: &mut [f32], start: usize) {
     if let Some(logit) = token.target.checked_sub(start).and_then(|i| z.get(i)) {
         token.logit = *logit;
     }
-    z.iter_mut().for_each(|z| *z = exp(*z - new_max));
+    exp_each(z, |z| z - new_max);
     token.total = token.total * token.correction + sum(z, |z| z);
 }
 
