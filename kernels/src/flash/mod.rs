@@ -127,13 +127,12 @@ impl Op for FlashAttention {
         let mut delta = cx.scratch(*lse.shape(), DType::F32);
         match cx.device() {
             Device::Cpu(_) => {
-                let tiles = cpu::tiles_of_documents(documents.slice()?, q.shape()[0], cpu::TILE)?;
-                let saved = cpu::SavedForward { q, k, v, o, lse };
+                let saved = cpu::SavedForward { q, k, v, documents, o, lse };
                 let delta = delta.slice_mut()?;
                 let out = (&mut dq, &mut dk, &mut dv);
                 match q.dtype() {
-                    DType::BF16 => cpu::backward::<bf16>(out, delta, self.heads, saved, d_o, &tiles)?,
-                    _ => cpu::backward::<f32>(out, delta, self.heads, saved, d_o, &tiles)?,
+                    DType::BF16 => cpu::backward::<bf16>(cx, out, delta, self.heads, saved, d_o)?,
+                    _ => cpu::backward::<f32>(cx, out, delta, self.heads, saved, d_o)?,
                 }
             }
             Device::Cuda(cuda) => {

@@ -2,10 +2,11 @@
 //! chunks, rows are batched and pages are sized; on the CPU and on the software GPU.
 
 use super::paged_spec::tables;
-use super::{Heads, PagedBatch, arrivals, flash, flash_paged};
+use super::{Heads, PagedBatch, arrivals, cpu, flash, flash_paged};
 use crate::check::random;
 use codelsi_engine::rng::RngKey;
-use codelsi_engine::{Ctx, DType, Device, Label, Result, Tensor};
+use codelsi_engine::team::Team;
+use codelsi_engine::{Ctx, DType, Device, Grads, Label, Result, Tensor};
 use codelsi_testing::or_skip;
 use half::bf16;
 use std::ops::Range;
@@ -157,6 +158,44 @@ fn a_row_has_the_same_bits_in_any_batch_on_the_cpu() {
 fn a_row_has_the_same_bits_in_any_batch_on_the_software_gpu() {
     if let Some(device) = or_skip(Device::emulated("sm_80")) {
         check_row_bits(&device);
+    }
+}
+
+/// Returns o, dq, dk and dv of random documents, as bytes.
+fn trained(dtype: DType, heads: Heads, documents: &[i32]) -> [Vec<u8>; 4] {
+    let (device, rows) = (Device::cpu(), documents[documents.len() - 1] as usize);
+    let cx = Ctx::training(&device, 0, 0);
+    let random_rows = |heads: usize, site| {
+        let key = RngKey { seed: 6, step: 0, site };
+        random(&device, [rows, heads * HEADS.head_dim].into(), dtype, 1.0, key).unwrap()
+    };
+    let [q, k, v] = [(heads.heads, 0), (heads.kv_heads, 1), (heads.kv_heads, 2)]
+        .map(|(h, site)| random_rows(h, site).with_grad());
+    let o = flash(&cx, &q, &k, &v, &ints(&device, [documents.len()], documents), heads).unwrap();
+    let mut grads = Grads::default();
+    cx.backward([(&o, random_rows(heads.heads, 3))], &mut grads).unwrap();
+    let bytes = |t: Tensor| t.bytes().unwrap().to_vec();
+    let [dq, dk, dv] = [&q, &k, &v].map(|x| bytes(grads.take(x).unwrap()));
+    [bytes(o), dq, dk, dv]
+}
+
+/// The number of threads decides how many rows and keys a task has.
+#[test]
+fn gradients_have_the_same_bits_for_any_number_of_threads() {
+    for dtype in [DType::F32, DType::BF16] {
+        for (group, documents) in [(1, &[0, 3, 300, 1111][..]), (2, &[0, 520, 584]), (4, &[0, 64, 128])] {
+            let heads = Heads { heads: group, kv_heads: 1, ..HEADS };
+            let made = [1, 2, 5].map(|threads| {
+                let _team = Team::gather(threads).unwrap();
+                trained(dtype, heads, documents)
+            });
+            let heights = [1, 5].map(|threads| {
+                let _team = Team::gather(threads).unwrap();
+                cpu::rows_of_task(1111, heads)
+            });
+            assert!(group == 4 || heights[0] > heights[1], "{heights:?}");
+            assert!(made[0] == made[1] && made[0] == made[2], "{dtype:?}, group of {group}, {documents:?}");
+        }
     }
 }
 

@@ -1,12 +1,19 @@
-//! Backward in two passes: dq by tiles of query rows, then dk and dv by tiles of keys. Both recompute the same P and dS
-//! from the saved log-sum-exp.
+//! Backward in one pass of five products: a task owns keys of one kv head, and goes through the rows that see them. It forms P
+//! and dS again from the saved log-sum-exp, sums dk and dv, and adds its part of dq to what the tasks of earlier keys have
+//! left, in their order.
 
-use super::{Heads, KvSource, KvTile, RowTile, TILE, elements, padded_dim, product, softmax_scale};
+use super::turns::Turns;
+use super::{
+    Heads, RowTile, TILE, elements, padded_dim, precision, product, rows_of_task, softmax_scale,
+    tiles_of_documents,
+};
+use crate::aligned::AlignedVec;
 use crate::disjoint::DisjointSlice;
-use crate::gemm::cpu::Matrix;
-use crate::simd::{Storage, exp, sum2, vectorize};
+use crate::gemm::cpu::panels::PanelBuffer;
+use crate::gemm::cpu::{Elements, Matrix};
+use crate::simd::{Storage, exp_each, sum2, vectorize};
 use codelsi_engine::team::ForEachOnTeam;
-use codelsi_engine::{Result, Tensor};
+use codelsi_engine::{Ctx, DType, Result, Tensor};
 use rayon::prelude::*;
 
 /// Tensors that forward saved.
@@ -15,12 +22,13 @@ pub(in super::super) struct SavedForward<'a> {
     pub q: &'a Tensor,
     pub k: &'a Tensor,
     pub v: &'a Tensor,
+    pub documents: &'a Tensor,
     pub o: &'a Tensor,
     pub lse: &'a Tensor,
 }
 
-/// Inputs of both passes.
-struct BackwardInputs<'a, T> {
+/// Inputs and outputs of all tasks.
+struct Backward<'a, T> {
     heads: Heads,
     q: &'a [T],
     d_o: &'a [T],
@@ -28,20 +36,36 @@ struct BackwardInputs<'a, T> {
     v: &'a [T],
     lse: &'a [f32],
     delta: &'a [f32],
+    dq: DisjointSlice<'a, T>,
+    dk: DisjointSlice<'a, T>,
+    dv: DisjointSlice<'a, T>,
+    /// Sums of dq (H, T, padded D), unless every document is a tile.
+    sums: Option<DisjointSlice<'a, f32>>,
+    /// For each tile of rows and kv head, the number of tasks that have added their part of dq.
+    turns: Turns,
+    /// T, and the keys of a task.
+    total_rows: usize,
+    height: usize,
 }
 
 /// Computes `(dq, dk, dv)`; `delta (T, H)` is working memory.
 pub(in super::super) fn backward<T: Storage>(
+    cx: &Ctx,
     (dq, dk, dv): (&mut Tensor, &mut Tensor, &mut Tensor),
     delta: &mut [f32],
     heads: Heads,
     saved: SavedForward,
     d_o: &Tensor,
-    tiles: &[RowTile],
 ) -> Result<()> {
-    let d_o = d_o.slice::<T>()?;
+    let (rows, d_o) = (saved.q.shape()[0], d_o.slice::<T>()?);
     compute_delta(delta, d_o, saved.o.slice::<T>()?, heads.head_dim);
-    let x = BackwardInputs {
+    let sums = [heads.heads, rows, padded_dim(heads.head_dim)];
+    let mut sums = (rows > TILE).then(|| cx.scratch(sums, DType::F32));
+    let (documents, height) = (saved.documents.slice()?, rows_of_task(rows, heads));
+    let mut tiles = tiles_of_documents(documents, rows, height)?;
+    // Tasks wait for those of earlier keys, which therefore come first.
+    tiles.sort_by_key(|tile| tile.position);
+    let x = Backward {
         heads,
         q: saved.q.slice::<T>()?,
         d_o,
@@ -49,14 +73,18 @@ pub(in super::super) fn backward<T: Storage>(
         v: saved.v.slice::<T>()?,
         lse: saved.lse.slice()?,
         delta,
+        dq: DisjointSlice::new(dq.slice_mut()?),
+        dk: DisjointSlice::new(dk.slice_mut()?),
+        dv: DisjointSlice::new(dv.slice_mut()?),
+        sums: sums.as_mut().map(|sums| sums.slice_mut()).transpose()?.map(DisjointSlice::new),
+        turns: Turns::new((rows / TILE + documents.len()) * heads.kv_heads),
+        total_rows: rows,
+        height,
     };
-    let (dq, dk, dv) = (dq.slice_mut::<T>()?, dk.slice_mut::<T>()?, dv.slice_mut::<T>()?);
-    let tasks = || (0..tiles.len() * heads.kv_heads).into_par_iter();
-    let task = |i: usize| (&tiles[i / heads.kv_heads], i % heads.kv_heads);
-    let dq = DisjointSlice::new(dq);
-    tasks().for_each_on_team(|i| x.dq_pass(&dq, task(i)));
-    let (dk, dv) = (DisjointSlice::new(dk), DisjointSlice::new(dv));
-    tasks().for_each_on_team(|i| x.dkdv_pass((&dk, &dv), task(i)));
+    let tasks = tiles.len() * heads.kv_heads;
+    (0..tasks).into_par_iter().for_each_on_team(|task| {
+        x.add_keys(tiles[task / heads.kv_heads], task % heads.kv_heads);
+    });
     Ok(())
 }
 
@@ -69,58 +97,116 @@ fn compute_delta<T: Storage>(delta: &mut [f32], d_o: &[T], o: &[T], d: usize) {
     });
 }
 
-/// P and dS of one tile of one head: `(rows, TILE)` f32 each, zero where masked.
-struct ScoreTile {
-    p: Vec<f32>,
-    ds: Vec<f32>,
+/// A tile of a task's keys and values, packed for the products that read them, and the sums of its gradients.
+struct KeyTile {
+    tile: RowTile,
+    /// Keys as columns, values as columns, and the channels of keys as columns.
+    k: PanelBuffer,
+    v: PanelBuffer,
+    k_channels: PanelBuffer,
+    /// (keys, padded D).
+    dk: AlignedVec<f32>,
+    dv: AlignedVec<f32>,
 }
 
-impl<T: Storage> BackwardInputs<'_, T> {
-    fn q_width(&self) -> usize {
-        self.heads.heads * self.heads.head_dim
-    }
+/// P and dS of a tile of rows and a tile of keys: `(rows, TILE)` each, zero where masked.
+struct ScoreTile {
+    p: AlignedVec<f32>,
+    ds: AlignedVec<f32>,
+}
 
-    fn load(&self, tile: &mut KvTile<T>, start: usize, span: (usize, usize), kv_head: usize) {
-        let row = |position| (start + position) * self.heads.kv_heads + kv_head;
-        tile.load(&KvSource { k: self.k, v: self.v, row: &row }, span, self.heads.head_dim);
-    }
-
-    /// Returns a (T, H·D) array from `row` and the first channel of `head` on.
-    fn rows_of<'a>(&self, x: &'a [T], row: usize, head: usize) -> &'a [T] {
-        &x[row * self.q_width() + head * self.heads.head_dim..]
-    }
-
-    /// Computes P and dS of the rows of `row_tile` against the keys at positions `from..to`.
-    fn score_tile(
-        &self,
-        out: &mut ScoreTile,
-        kv: &KvTile<T>,
-        row_tile: &RowTile,
-        (from, to): (usize, usize),
-        head: usize,
-    ) {
-        let (d, width, rows) = (self.heads.head_dim, self.q_width(), row_tile.rows);
-        for x in [&mut out.p, &mut out.ds] {
-            x.clear();
-            x.resize(rows * TILE, 0.0);
+impl<T: Storage> Backward<'_, T> {
+    /// Adds all that the keys of a task contribute: their dk and dv, and their part of dq.
+    fn add_keys(&self, task: RowTile, kv_head: usize) {
+        let (d, group) = (self.heads.head_dim, self.heads.heads / self.heads.kv_heads);
+        let stride = padded_dim(d);
+        let mut keys: Vec<KeyTile> = task.tiles().map(|tile| self.load_keys(tile, kv_head)).collect();
+        let mut scores = ScoreTile { p: AlignedVec::zeros(TILE * TILE), ds: AlignedVec::zeros(TILE * TILE) };
+        // Rows of q and do, whose channels are columns of the products with dSᵀ and Pᵀ.
+        let [mut q, mut d_o] = [(); 2].map(|()| PanelBuffer::new(precision::<T>()));
+        let mut own_sums = AlignedVec::zeros(TILE * stride);
+        let seeing = RowTile { rows: task.end - task.row, ..task };
+        for rows in seeing.tiles() {
+            let turn = (rows.row / TILE + rows.document) * self.heads.kv_heads + kv_head;
+            self.turns.wait(turn, task.position / self.height);
+            for head in kv_head * group..(kv_head + 1) * group {
+                let dq = match &self.sums {
+                    // SAFETY: tasks have these rows and head one after the other, by their turns.
+                    Some(sums) => unsafe {
+                        sums.slice((head * self.total_rows + rows.row) * stride, rows.rows * stride)
+                    },
+                    None => &mut own_sums,
+                };
+                if task.position == 0 {
+                    dq.fill(0.0);
+                }
+                for (panels, x) in [(&mut q, self.q), (&mut d_o, self.d_o)] {
+                    let (x, width) = self.rows_of(x, rows, head);
+                    panels.pack(&Matrix::mn_major(x, width), (d, rows.rows));
+                }
+                for keys in keys.iter_mut().filter(|keys| keys.tile.position < rows.end_position()) {
+                    self.score(&mut scores, keys, rows, head);
+                    keys.add::<T>(&scores, [&q, &d_o], dq, rows.rows, d);
+                }
+                if rows.end_position() <= task.end_position() {
+                    self.store(&self.dq, rows, self.heads.heads, head, dq);
+                }
+            }
+            self.turns.pass(turn);
         }
-        let operand = |x| Matrix::k_major(elements(self.rows_of(x, row_tile.row, head)), width);
-        let (keys, values) = (Matrix::k_major(elements(&kv.k), d), Matrix::k_major(elements(&kv.v), d));
-        product::<T>(&mut out.p, TILE, (rows, to - from), operand(self.q), keys, d);
-        product::<T>(&mut out.ds, TILE, (rows, to - from), operand(self.d_o), values, d);
+        for keys in &keys {
+            self.store(&self.dk, keys.tile, self.heads.kv_heads, kv_head, &keys.dk);
+            self.store(&self.dv, keys.tile, self.heads.kv_heads, kv_head, &keys.dv);
+        }
+    }
+
+    /// Loads and packs a tile of keys and values.
+    fn load_keys(&self, tile: RowTile, kv_head: usize) -> KeyTile {
+        let (d, precision) = (self.heads.head_dim, precision::<T>());
+        let (start, width) = ((tile.row * self.heads.kv_heads + kv_head) * d, self.heads.kv_heads * d);
+        let pack = |b: Matrix, size| {
+            let mut panels = PanelBuffer::new(precision);
+            panels.pack(&b, size);
+            panels
+        };
+        let [k, v] = [self.k, self.v].map(|x| elements(&x[start..]));
+        let sums = || AlignedVec::zeros(tile.rows * padded_dim(d));
+        KeyTile {
+            k: pack(Matrix::k_major(k, width), (tile.rows, d)),
+            v: pack(Matrix::k_major(v, width), (tile.rows, d)),
+            k_channels: pack(Matrix::mn_major(k, width), (d, tile.rows)),
+            dk: sums(),
+            dv: sums(),
+            tile,
+        }
+    }
+
+    /// Returns the elements of a (T, H·D) array from the first row of `rows` and the first channel of `head` on, and the
+    /// distance of rows.
+    fn rows_of<'a>(&self, x: &'a [T], rows: RowTile, head: usize) -> (Elements<'a>, usize) {
+        let width = self.heads.heads * self.heads.head_dim;
+        (elements(&x[rows.row * width + head * self.heads.head_dim..]), width)
+    }
+
+    /// Computes P and dS of a tile of rows against a tile of keys.
+    fn score(&self, out: &mut ScoreTile, keys: &KeyTile, rows: RowTile, head: usize) {
+        let (d, n, from) = (self.heads.head_dim, keys.tile.rows, keys.tile.position);
+        for (out, x, columns) in [(&mut out.p, self.q, &keys.k), (&mut out.ds, self.d_o, &keys.v)] {
+            let (x, width) = self.rows_of(x, rows, head);
+            out.fill(0.0);
+            product::<T>(out, TILE, (rows.rows, n), Matrix::k_major(x, width), columns.operand(), d);
+        }
         let scale = softmax_scale(self.heads);
-        let stat = |x: &[f32], r: usize| x[(row_tile.row + r) * self.heads.heads + head];
+        let stat = |x: &[f32], r: usize| x[(rows.row + r) * self.heads.heads + head];
+        let ((p, _), (ds, _)) = (out.p.as_chunks_mut::<TILE>(), out.ds.as_chunks_mut::<TILE>());
         vectorize(
             #[inline(always)]
             || {
-                let tiles = out.p.chunks_exact_mut(TILE).zip(out.ds.chunks_exact_mut(TILE));
-                for (r, (p, ds)) in tiles.enumerate() {
-                    let visible = (row_tile.position + r + 1).saturating_sub(from).min(to - from);
+                for (r, (p, ds)) in p.iter_mut().zip(ds).enumerate().take(rows.rows) {
+                    let visible = (rows.position + r + 1).saturating_sub(from).min(n);
                     let (lse, delta) = (stat(self.lse, r), stat(self.delta, r));
-                    for (p, ds) in p[..visible].iter_mut().zip(&mut ds[..visible]) {
-                        *p = exp(*p * scale - lse);
-                        *ds = *p * (*ds - delta) * scale;
-                    }
+                    exp_each(p, |p| p * scale - lse);
+                    ds.iter_mut().zip(&*p).for_each(|(ds, p)| *ds = p * (*ds - delta) * scale);
                     p[visible..].fill(0.0);
                     ds[visible..].fill(0.0);
                 }
@@ -128,75 +214,35 @@ impl<T: Storage> BackwardInputs<'_, T> {
         );
     }
 
-    /// Computes dq of a tile of query rows, for the query heads of one kv head.
-    fn dq_pass(&self, dq: &DisjointSlice<T>, (row_tile, kv_head): (&RowTile, usize)) {
-        let (d, group) = (self.heads.head_dim, self.heads.heads / self.heads.kv_heads);
-        let stride = padded_dim(d);
-        let mut sums = vec![vec![0.0f32; row_tile.rows * stride]; group];
-        let (mut kv, mut scores) = (KvTile::default(), ScoreTile { p: vec![], ds: vec![] });
-        let last = row_tile.position + row_tile.rows;
-        for from in (0..last).step_by(TILE) {
-            let span = (from, last.min(from + TILE));
-            self.load(&mut kv, row_tile.start, span, kv_head);
-            for (g, sums) in sums.iter_mut().enumerate() {
-                self.score_tile(&mut scores, &kv, row_tile, span, kv_head * group + g);
-                let (ds, keys) =
-                    (Matrix::k_major(elements(&scores.ds), TILE), Matrix::mn_major(elements(&kv.k), d));
-                product::<T>(sums, stride, (row_tile.rows, d), ds, keys, span.1 - span.0);
-            }
+    /// Rounds sums (rows, padded D) and stores them in rows of a `(T, heads·D)` array.
+    fn store(&self, out: &DisjointSlice<T>, rows: RowTile, heads: usize, head: usize, sums: &[f32]) {
+        let d = self.heads.head_dim;
+        for (r, sums) in sums.chunks_exact(padded_dim(d)).enumerate().take(rows.rows) {
+            // SAFETY: of the tasks that have these rows and head, only one stores them.
+            let out = unsafe { out.slice(((rows.row + r) * heads + head) * d, d) };
+            vectorize(
+                #[inline(always)]
+                || out.iter_mut().zip(sums).for_each(|(o, &s)| *o = T::put(s)),
+            );
         }
-        for (g, sums) in sums.iter().enumerate() {
-            let channel = (kv_head * group + g) * d;
-            store_rows(dq, (row_tile.row, row_tile.rows), self.q_width(), channel, d, sums);
-        }
-    }
-
-    /// Computes dk and dv of the keys of a tile, from all rows of the document at or after it.
-    fn dkdv_pass(
-        &self,
-        (dk, dv): (&DisjointSlice<T>, &DisjointSlice<T>),
-        (row_tile, kv_head): (&RowTile, usize),
-    ) {
-        let (d, group) = (self.heads.head_dim, self.heads.heads / self.heads.kv_heads);
-        let (stride, keys, width) = (padded_dim(d), row_tile.rows, self.q_width());
-        let (mut dk_sum, mut dv_sum) = (vec![0.0f32; keys * stride], vec![0.0f32; keys * stride]);
-        let (mut kv, mut scores) = (KvTile::default(), ScoreTile { p: vec![], ds: vec![] });
-        let span = (row_tile.position, row_tile.position + keys);
-        self.load(&mut kv, row_tile.start, span, kv_head);
-        for row in (row_tile.row..row_tile.end).step_by(TILE) {
-            let rows = TILE.min(row_tile.end - row);
-            let queries = RowTile { row, rows, position: row - row_tile.start, ..*row_tile };
-            for head in kv_head * group..(kv_head + 1) * group {
-                self.score_tile(&mut scores, &kv, &queries, span, head);
-                // Transposed: the keys are the outer index, the rows are summed over.
-                let outer = |x| Matrix::mn_major(x, TILE);
-                let d_o = Matrix::mn_major(elements(self.rows_of(self.d_o, row, head)), width);
-                let q = Matrix::mn_major(elements(self.rows_of(self.q, row, head)), width);
-                product::<T>(&mut dv_sum, stride, (keys, d), outer(elements(&scores.p)), d_o, rows);
-                product::<T>(&mut dk_sum, stride, (keys, d), outer(elements(&scores.ds)), q, rows);
-            }
-        }
-        let kv_width = self.heads.kv_heads * d;
-        store_rows(dk, (row_tile.row, keys), kv_width, kv_head * d, d, &dk_sum);
-        store_rows(dv, (row_tile.row, keys), kv_width, kv_head * d, d, &dv_sum);
     }
 }
 
-/// Rounds `(rows, d)` sums and stores them in rows `row..` of a `(T, width)` array, from `channel` on.
-fn store_rows<T: Storage>(
-    out: &DisjointSlice<T>,
-    (row, rows): (usize, usize),
-    width: usize,
-    channel: usize,
-    d: usize,
-    sums: &[f32],
-) {
-    for (r, sums) in sums.chunks_exact(padded_dim(d)).enumerate().take(rows) {
-        // SAFETY: no other task has this row and head.
-        let out = unsafe { out.slice((row + r) * width + channel, d) };
-        vectorize(
-            #[inline(always)]
-            || out.iter_mut().zip(sums).for_each(|(o, &s)| *o = T::put(s)),
-        );
+impl KeyTile {
+    /// Adds the products of P and dS of a tile of `rows` rows: Pᵀ·do to dv, dSᵀ·q to dk, and dS·K to `dq`.
+    fn add<T: Storage>(
+        &mut self,
+        scores: &ScoreTile,
+        [q, d_o]: [&PanelBuffer; 2],
+        dq: &mut [f32],
+        rows: usize,
+        d: usize,
+    ) {
+        let (keys, stride) = (self.tile.rows, padded_dim(d));
+        let (p, ds) = (Elements::F32(&scores.p), Elements::F32(&scores.ds));
+        // Transposed: the keys are the outer index, the rows are summed over.
+        product::<T>(&mut self.dv, stride, (keys, d), Matrix::mn_major(p, TILE), d_o.operand(), rows);
+        product::<T>(&mut self.dk, stride, (keys, d), Matrix::mn_major(ds, TILE), q.operand(), rows);
+        product::<T>(dq, stride, (rows, d), Matrix::k_major(ds, TILE), self.k_channels.operand(), keys);
     }
 }

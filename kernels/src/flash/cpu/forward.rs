@@ -89,7 +89,8 @@ impl<T: Storage> GroupQueries<'_, T> {
     /// Adds the keys and values at positions `keys` to the states, tile by tile.
     fn fold(&self, states: &mut [OnlineSoftmax], kv: &KvSource<T>, keys: Range<usize>) {
         let (d, q_width) = (self.heads.head_dim, self.heads.heads * self.heads.head_dim);
-        let (mut kv_tile, mut panels) = (KvTile::default(), [PanelBuffer::default(), PanelBuffer::default()]);
+        let mut kv_tile = KvTile::default();
+        let [mut k_panels, mut v_panels] = [(); 2].map(|()| PanelBuffer::new(precision::<T>()));
         let mut scores = AlignedVec::zeros(TILE * TILE);
         for from in keys.clone().step_by(TILE) {
             let n = keys.end.min(from + TILE) - from;
@@ -97,9 +98,9 @@ impl<T: Storage> GroupQueries<'_, T> {
             let (mut keys, mut values) = (kv_tile.keys(d), kv_tile.values(d));
             // One product alone packs what it needs.
             if states.len() > 1 {
-                let [k_panels, v_panels] = &mut panels;
-                keys = k_panels.pack(keys, (n, d), precision::<T>());
-                values = v_panels.pack(values, (d, n), precision::<T>());
+                k_panels.pack(&keys, (n, d));
+                v_panels.pack(&values, (d, n));
+                (keys, values) = (k_panels.operand(), v_panels.operand());
             }
             for state in states.iter_mut().filter(|state| state.rows.end_position() > from) {
                 let RowTile { row, rows, .. } = state.rows;

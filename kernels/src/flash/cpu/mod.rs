@@ -1,8 +1,9 @@
 //! The CPU twin. Forward, a task owns query rows of one kv head: for each tile of keys and values, whose panels are packed
-//! once, it goes through its rows tile by tile. No size of a task changes a bit.
+//! once, it goes through its rows tile by tile. Backward, it owns keys. No size of a task changes a bit.
 
 mod backward;
 mod forward;
+mod turns;
 
 pub(super) use backward::{SavedForward, backward};
 pub(super) use forward::{forward, forward_tiles};
@@ -13,7 +14,7 @@ use crate::simd::Storage;
 use codelsi_engine::{Error, Result, team};
 
 /// Query rows, and keys, of a tile.
-pub(super) const TILE: usize = 64;
+const TILE: usize = 64;
 
 /// Returns the number of rows of a task, a multiple of [`TILE`]: so many that packing keys and values is little beside their
 /// products, and so few that all threads have work.

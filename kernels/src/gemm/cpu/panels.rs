@@ -56,29 +56,39 @@ impl<'a> Panels<'a> {
     }
 }
 
-/// Memory for the panels of an operand of several products.
-#[derive(Default)]
-pub struct PanelBuffer(AlignedVec<u32>);
+/// An operand of several products, packed for them.
+pub struct PanelBuffer {
+    words: AlignedVec<u32>,
+    /// Words of a panel along k.
+    steps: usize,
+    precision: Precision,
+}
 
 impl PanelBuffer {
-    /// Packs the `columns` columns of `b`, which is `depth` deep, for products of `precision`, on the calling thread; returns
-    /// `b` with these panels.
-    pub fn pack<'a>(
-        &'a mut self,
-        b: Matrix<'a>,
-        (columns, depth): (usize, usize),
-        precision: Precision,
-    ) -> Matrix<'a> {
-        let format = precision.format();
+    /// Returns an empty buffer for products of `precision`.
+    pub fn new(precision: Precision) -> Self {
+        PanelBuffer { words: AlignedVec::default(), steps: 0, precision }
+    }
+
+    /// Packs the `columns` columns of `b`, which is `depth` deep, on the calling thread.
+    pub fn pack(&mut self, b: &Matrix, (columns, depth): (usize, usize)) {
+        let format = self.precision.format();
         let steps = depth.div_ceil(format.k_per_word());
-        self.0.resize(columns.next_multiple_of(NR) * steps);
-        for (panel, words) in self.0.chunks_exact_mut((steps * NR).max(1)).enumerate() {
+        self.steps = steps;
+        self.words.resize(columns.next_multiple_of(NR) * steps);
+        for (panel, words) in self.words.chunks_exact_mut((steps * NR).max(1)).enumerate() {
             let outer = panel * NR;
             let w = PackWindow { outer, count: NR.min(columns - outer), k: 0, steps, depth };
-            pack_b(words, &b, w, precision, format);
+            pack_b(words, b, w, self.precision, format);
         }
-        let panels = Panels { words: &self.0, format, is_bf16: precision == Precision::BF16, steps };
-        Matrix { panels: Some(panels), ..b }
+    }
+
+    /// The operand that was packed.
+    pub fn operand(&self) -> Matrix<'_> {
+        let (format, is_bf16) = (self.precision.format(), self.precision == Precision::BF16);
+        let panels = Panels { words: &self.words, format, is_bf16, steps: self.steps };
+        // Of an operand that has panels nothing else is read.
+        Matrix { panels: Some(panels), ..Matrix::k_major(Elements::F32(&[]), 0) }
     }
 }
 
