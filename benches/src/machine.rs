@@ -1,5 +1,6 @@
 //! The machine that benches run on, with its roofs: a GPU if there is one, the CPU otherwise.
 
+use codelsi_engine::team::{self, Team};
 use codelsi_engine::{DType, Device, Error, Result};
 use codelsi_kernels::roof;
 use codelsi_kernels::spec::{Cost, Spec};
@@ -37,6 +38,8 @@ impl Machine {
                 Device::cpu()
             }),
         };
+        // As the commands do.
+        Team::gather(team::threads())?.keep();
         let watch = Stopwatch::new(&device);
         let mut machine = Machine { device, stopwatch: watch, bytes: 0.0, flops: [0.0; 2] };
         machine.measure()?;

@@ -154,7 +154,7 @@ impl KvPages<'_> {
                 let page = table[position / page_size] as usize;
                 (page * heads.kv_heads + kv_head) * page_size + position % page_size
             };
-            attend(KvSource { k, v, row: &row });
+            attend(KvSource { k, v, row: &row, stride: None });
         });
         Ok(())
     }

@@ -27,7 +27,7 @@ pub(in super::super) fn forward<T: Storage>(
     let (q, k, v) = (q.slice::<T>()?, k.slice::<T>()?, v.slice::<T>()?);
     forward_tiles(o, Some(lse), heads, q, tiles, |row_tile, kv_head, attend| {
         let row = |position| (row_tile.start + position) * heads.kv_heads + kv_head;
-        attend(KvSource { k, v, row: &row });
+        attend(KvSource { k, v, row: &row, stride: Some(heads.kv_heads) });
     });
     Ok(())
 }
@@ -94,8 +94,7 @@ impl<T: Storage> GroupQueries<'_, T> {
         let mut scores = AlignedVec::zeros(TILE * TILE);
         for from in keys.clone().step_by(TILE) {
             let n = keys.end.min(from + TILE) - from;
-            kv_tile.load(kv, (from, from + n), d);
-            let (mut keys, mut values) = (kv_tile.keys(d), kv_tile.values(d));
+            let [mut keys, mut values] = kv_tile.load(kv, (from, from + n), d);
             // One product alone packs what it needs.
             if states.len() > 1 {
                 k_panels.pack(&keys, (n, d));

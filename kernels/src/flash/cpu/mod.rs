@@ -83,35 +83,38 @@ pub(super) struct KvSource<'a, T> {
     /// `(rows, D)`.
     pub v: &'a [T],
     pub row: &'a (dyn Fn(usize) -> usize + Sync),
+    /// Distance of the rows of neighbouring positions, where it is the same for all.
+    pub stride: Option<usize>,
 }
 
-/// A tile of keys and values of one kv head, copied to be contiguous: `(TILE, D)` each.
+/// Memory for a tile of keys and values of one kv head: `(TILE, D)` each.
 #[derive(Default)]
-pub(super) struct KvTile<T> {
-    pub k: Vec<T>,
-    pub v: Vec<T>,
+struct KvTile<T> {
+    k: Vec<T>,
+    v: Vec<T>,
 }
 
 impl<T: Storage> KvTile<T> {
-    /// Loads positions `from..to` (at most [`TILE`]), `d` channels each.
-    pub fn load(&mut self, kv: &KvSource<T>, (from, to): (usize, usize), d: usize) {
-        self.k.clear();
-        self.v.clear();
-        for position in from..to {
-            let start = (kv.row)(position) * d;
-            self.k.extend_from_slice(&kv.k[start..][..d]);
-            self.v.extend_from_slice(&kv.v[start..][..d]);
-        }
-    }
-
-    /// The keys as columns, D deep.
-    fn keys(&self, d: usize) -> Matrix<'_> {
-        Matrix::k_major(elements(&self.k), d)
-    }
-
-    /// The channels of values as columns, as deep as there are keys.
-    fn values(&self, d: usize) -> Matrix<'_> {
-        Matrix::mn_major(elements(&self.v), d)
+    /// Returns the keys at positions `from..to` (at most [`TILE`]) as columns, D deep, and the channels of their values as
+    /// columns, as deep as there are keys; rows that lie apart are copied to be neighbours.
+    fn load<'a>(&'a mut self, kv: &KvSource<'a, T>, (from, to): (usize, usize), d: usize) -> [Matrix<'a>; 2] {
+        let (k, v, stride) = match kv.stride {
+            Some(stride) => {
+                let first = (kv.row)(from) * d;
+                (&kv.k[first..], &kv.v[first..], stride * d)
+            }
+            None => {
+                self.k.clear();
+                self.v.clear();
+                for position in from..to {
+                    let start = (kv.row)(position) * d;
+                    self.k.extend_from_slice(&kv.k[start..][..d]);
+                    self.v.extend_from_slice(&kv.v[start..][..d]);
+                }
+                (&self.k[..], &self.v[..], d)
+            }
+        };
+        [Matrix::k_major(elements(k), stride), Matrix::mn_major(elements(v), stride)]
     }
 }
 
