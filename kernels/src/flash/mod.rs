@@ -1,9 +1,8 @@
 //! `flash`: causal attention in tiles with an online softmax (arXiv 1805.02867); the score matrix is never
 //! materialized.
 //!
-//! FlashAttention-2 (Dao, arXiv 2307.08691): algorithm 1 forward, algorithm 2 backward. On a GPU the latter is one pass of
-//! five matrix products over key tiles, which add to dq one after another, in an order that the positions fix; on the CPU
-//! it is two passes of seven. `doc/03-flash.md` derives both directions and explains the kernels.
+//! FlashAttention-2 (Dao, arXiv 2307.08691): algorithm 1 forward, algorithm 2 backward, in one pass of five matrix
+//! products over key tiles, which add to dq one after another, in an order that the positions fix. `doc/03-flash.md` derives both directions and explains the kernels.
 //!
 //! **math** P = softmax(q kᵀ / √D, causal), o = P v; L = log-sum-exp of a row of scores. Backward with Δ = Σ_d do·o:
 //! dS = P ⊙ (do vᵀ − Δ) / √D, dq = dS k, dk = dSᵀ q, dv = Pᵀ do.
@@ -27,7 +26,7 @@
 //! order, by one block or by many.
 //!
 //! **traffic** reads q, k, v once per row of tiles, writes o; 4·T²/2·H·D flops for a document of T tokens, backward
-//! 10 (CPU: 14). On a GPU, documents and sequences longer than 256 tokens keep partial results in working memory, 4·(T, H, D)
+//! 10. The backward of the CPU sums dq in 4·(T, H, D) bytes of working memory. On a GPU, documents and sequences longer than 256 tokens keep partial results in working memory, 4·(T, H, D)
 //! bytes, which stay in the second-level cache; so does the backward of documents longer than 128 (f32: 64).
 
 mod backward_bugs;

@@ -187,8 +187,6 @@ impl OnlineSoftmax {
         let (unseen, scores) = scores.split_at_mut(rows.start * TILE);
         unseen.fill(0.0);
         let visible = |r: usize| (position + r + 1 - from).min(TILE);
-        // Loops of a constant length have no remainder. Of sums, the compiler makes chains of single numbers then.
-        let width = scores.len() / rows.len().max(1);
         let (scores, _) = scores.as_chunks_mut::<TILE>();
         vectorize(
             #[inline(always)]
@@ -196,7 +194,7 @@ impl OnlineSoftmax {
                 for (r, s) in rows.clone().zip(&mut *scores) {
                     s[visible(r)..].fill(f32::NEG_INFINITY);
                     // Rounding is monotonic: it is the maximum of the scaled scores.
-                    tile_max[r] = max(&s[..width]) * scale;
+                    tile_max[r] = max(s) * scale;
                 }
                 let maxima = self.row_max[rows.clone()].iter_mut().zip(&tile_max[rows.clone()]);
                 for ((max, &tile_max), correction) in maxima.zip(&mut corrections[rows.clone()]) {
@@ -208,7 +206,7 @@ impl OnlineSoftmax {
                     let max = self.row_max[r];
                     exp_each(s, |s| s * scale - max);
                     s[visible(r)..].fill(0.0);
-                    tile_sum[r] = sum(&s[..width], |s| s);
+                    tile_sum[r] = sum(s, |s| s);
                 }
                 for r in rows {
                     let correction = corrections[r];
