@@ -62,7 +62,7 @@
 //! | `exec/vector_clock`, `shared_memory`, `global_shadow`, `grid_races` | racecheck: happens-before order, shadow memory |
 //! | `exec/taint` | initcheck: uninitialised bits followed through registers |
 //! | `fault`, `error` | faults of kernels, errors of calls |
-//! | `counters`, `exec/access_pattern`, `occupancy` | instructions, sectors, bank conflicts; resident blocks |
+//! | `counters`, `exec/footprint`, `occupancy` | instructions, sectors, bank conflicts; resident blocks |
 
 #![warn(missing_docs)]
 

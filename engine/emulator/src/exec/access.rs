@@ -1,6 +1,5 @@
 //! Loads and stores.
 
-use super::access_pattern::AccessPattern;
 use super::address::{Offsets, check_alignment, checked_offsets};
 use super::registers::{Registers, row};
 use super::shared_memory::{Accessor, WarpAccess};
@@ -17,6 +16,8 @@ use std::sync::atomic::Ordering::Relaxed;
 struct WarpRequest<'a> {
     i: &'a Inst,
     access: MemoryAccess,
+    /// Number of the instruction among those that access memory.
+    number: u32,
     bytes: u32,
     space: StateSpace,
     addresses: [u64; LANES],
@@ -50,6 +51,7 @@ impl<'g> Warp<'g> {
         self.require_known(i.src[0], mask, "an address")?;
         let addresses = self.addresses(i.src[0], i.imm, mask);
         check_alignment(&addresses, bytes)?;
+        let number = block.launch.code.access_index[self.active.pc as usize];
         let mut remaining = mask;
         while remaining != 0 {
             // One iteration, except for generic addresses that lie in several spaces.
@@ -57,7 +59,7 @@ impl<'g> Warp<'g> {
                 StateSpace::Generic => first_space(&addresses, remaining),
                 space => (space, addresses, remaining),
             };
-            let request = WarpRequest { i, access, bytes, space, addresses, mask: group };
+            let request = WarpRequest { i, access, number, bytes, space, addresses, mask: group };
             if store {
                 self.store(block, &request)?
             } else {
@@ -85,11 +87,10 @@ impl<'g> Warp<'g> {
                     block.launch.shared_bytes as u64,
                     q.bytes,
                 )?;
-                let pattern = AccessPattern::of(&offsets, q.bytes, q.mask);
-                block.counters.shared_loads.count(moved, pattern.wavefronts(&offsets, q.bytes, q.mask));
+                let footprint = block.footprints.of(q.number, &offsets, q.bytes, q.mask);
+                block.counters.shared_loads.count(moved, footprint.wavefronts);
                 let accessor = self.as_accessor(q.access.strength == Strength::Strong);
-                let warp_access =
-                    WarpAccess { accessor, base: 0, offsets: &offsets, bytes: q.bytes, mask: q.mask };
+                let warp_access = WarpAccess { accessor, base: 0, offsets: &offsets, footprint };
                 let tainted = block.shared_memory.read(&block.clock, warp_access)?;
                 let memory = &block.shared_memory;
                 gather(&mut self.registers, q, &offsets, q.mask, |_, w| memory.words[w]);
@@ -136,20 +137,18 @@ impl<'g> Warp<'g> {
     fn load_global(&mut self, block: &mut BlockState<'g>, q: &WarpRequest<'_>) -> LaneResult {
         let mut remaining = q.mask;
         while remaining != 0 {
-            let (a, offsets, group) = block.allocation(self.active.pc, &q.addresses, remaining, q.bytes)?;
+            let (a, offsets, group) = block.allocation(q.number, &q.addresses, remaining, q.bytes)?;
             remaining &= !group;
-            let pattern = AccessPattern::of(&offsets, q.bytes, group);
-            let moved = group.count_ones() as u64 * q.bytes as u64;
             if q.space == StateSpace::Const {
+                let moved = group.count_ones() as u64 * q.bytes as u64;
                 block.counters.constant_loads.count(moved, (0, 0));
             } else {
-                block.counters.global_loads.count(moved, pattern.sectors(&offsets, q.bytes, group));
-                let access = block.launch.code.access_index[self.active.pc as usize];
-                block.log.add(access, a.base, &offsets, q.bytes, group, pattern);
+                let footprint = block.footprints.of(q.number, &offsets, q.bytes, group);
+                block.counters.global_loads.count(footprint.moved(), footprint.sectors);
+                block.log.add(q.number, a.base, &offsets, footprint);
                 if block.launch.options.racecheck && q.access.strength == Strength::Weak {
-                    let (accessor, bytes) = (self.as_accessor(false), q.bytes);
-                    let warp_access =
-                        WarpAccess { accessor, base: a.base, offsets: &offsets, bytes, mask: group };
+                    let accessor = self.as_accessor(false);
+                    let warp_access = WarpAccess { accessor, base: a.base, offsets: &offsets, footprint };
                     block.global_shadow.read(&block.clock, warp_access)?;
                 }
             }
@@ -200,13 +199,12 @@ impl<'g> Warp<'g> {
                     block.launch.shared_bytes as u64,
                     q.bytes,
                 )?;
-                let pattern = AccessPattern::of(&offsets, q.bytes, q.mask);
-                block.counters.shared_stores.count(moved, pattern.wavefronts(&offsets, q.bytes, q.mask));
+                let footprint = block.footprints.of(q.number, &offsets, q.bytes, q.mask);
+                block.counters.shared_stores.count(moved, footprint.wavefronts);
                 let tainted = self.tainted_values(q);
                 let accessor = self.as_accessor(q.access.strength == Strength::Strong);
                 let same = |a: usize, b: usize| same_values(&self.registers, q, a, b);
-                let warp_access =
-                    WarpAccess { accessor, base: 0, offsets: &offsets, bytes: q.bytes, mask: q.mask };
+                let warp_access = WarpAccess { accessor, base: 0, offsets: &offsets, footprint };
                 block.shared_memory.write(&mut block.clock, warp_access, tainted, same)?;
                 let memory = &mut block.shared_memory;
                 scatter(&self.registers, q, &offsets, q.mask, reversed, |_, w, value, bits| {
@@ -264,18 +262,16 @@ impl<'g> Warp<'g> {
         }
         let mut remaining = q.mask;
         while remaining != 0 {
-            let (a, offsets, group) = block.allocation(self.active.pc, &q.addresses, remaining, q.bytes)?;
+            let (a, offsets, group) = block.allocation(q.number, &q.addresses, remaining, q.bytes)?;
             remaining &= !group;
-            let pattern = AccessPattern::of(&offsets, q.bytes, group);
-            let moved = group.count_ones() as u64 * q.bytes as u64;
-            block.counters.global_stores.count(moved, pattern.sectors(&offsets, q.bytes, group));
+            let footprint = block.footprints.of(q.number, &offsets, q.bytes, group);
+            block.counters.global_stores.count(footprint.moved(), footprint.sectors);
             if q.access.strength == Strength::Strong {
                 block.launch.note_change();
             }
-            let access = block.launch.code.access_index[self.active.pc as usize];
-            block.log.add(access, a.base, &offsets, q.bytes, group, pattern);
+            block.log.add(q.number, a.base, &offsets, footprint);
             if let Some((first, second)) =
-                pattern.conflicting_lanes(&offsets, group, |x, y| same_values(&self.registers, q, x, y))
+                footprint.conflicting_lanes(&offsets, |x, y| same_values(&self.registers, q, x, y))
                 && block.launch.options.racecheck
             {
                 let address = a.base + offsets[second] as u64;
@@ -289,8 +285,7 @@ impl<'g> Warp<'g> {
                     accessor: self.as_accessor(false),
                     base: a.base,
                     offsets: &offsets,
-                    bytes: q.bytes,
-                    mask: group,
+                    footprint,
                 };
                 block.global_shadow.write(&block.clock, warp_access)?;
             }

@@ -73,13 +73,12 @@ impl<'g> BlockState<'g> {
     #[inline(always)]
     pub fn allocation(
         &mut self,
-        pc: u32,
+        access: u32,
         addresses: &[u64; LANES],
         mask: u32,
         bytes: u32,
     ) -> LaneResult<(&'g Allocation, Offsets, u32)> {
         let live = &self.launch.snapshot.live;
-        let access = self.launch.code.access_index[pc as usize];
         let hit = self.last_allocation[access as usize] as usize;
         if let Some(a) = live.get(hit)
             && a.size >= bytes as u64

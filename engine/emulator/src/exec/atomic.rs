@@ -1,7 +1,6 @@
 //! Atomics (`atom`) and reductions (`red`) on global and shared memory.
 
 use super::access::first_space;
-use super::access_pattern::AccessPattern;
 use super::address::{check_alignment, checked_offsets};
 use super::shared_memory::WarpAccess;
 use super::thread_block::BlockState;
@@ -96,7 +95,7 @@ impl<'g> Warp<'g> {
             order.reverse();
         }
         let mut old = [0u64; LANES];
-        let moved = |mask: u32| mask.count_ones() as u64 * size as u64;
+        let access = block.launch.code.access_index[self.active.pc as usize];
         match space {
             StateSpace::Shared => {
                 let offsets = checked_offsets(
@@ -105,19 +104,11 @@ impl<'g> Warp<'g> {
                     block.launch.shared_bytes as u64,
                     size as u32,
                 )?;
-                let pattern = AccessPattern::of(&offsets, size as u32, mask);
-                block
-                    .counters
-                    .shared_atomics
-                    .count(moved(mask), pattern.wavefronts(&offsets, size as u32, mask));
+                let footprint = block.footprints.of(access, &offsets, size as u32, mask);
+                block.counters.shared_atomics.count(footprint.moved(), footprint.wavefronts);
                 let operand = self.tainted(i.src[1], mask) | self.tainted(i.src[2], mask);
-                let warp_access = WarpAccess {
-                    accessor: self.as_accessor(true),
-                    base: 0,
-                    offsets: &offsets,
-                    bytes: size as u32,
-                    mask,
-                };
+                let accessor = self.as_accessor(true);
+                let warp_access = WarpAccess { accessor, base: 0, offsets: &offsets, footprint };
                 if operand != 0 || block.shared_memory.read(&block.clock, warp_access)? {
                     let lane = operand.checked_ilog2().unwrap_or(mask.trailing_zeros());
                     let detail = "an atomic on shared memory uses uninitialised data";
@@ -140,15 +131,11 @@ impl<'g> Warp<'g> {
                 let mut remaining = mask;
                 while remaining != 0 {
                     let (a, offsets, group) =
-                        block.allocation(self.active.pc, addresses, remaining, size as u32)?;
+                        block.allocation(access, addresses, remaining, size as u32)?;
                     remaining &= !group;
-                    let pattern = AccessPattern::of(&offsets, size as u32, group);
-                    block
-                        .counters
-                        .global_atomics
-                        .count(moved(group), pattern.sectors(&offsets, size as u32, group));
-                    let access = block.launch.code.access_index[self.active.pc as usize];
-                    block.log.add(access, a.base, &offsets, size as u32, group, pattern);
+                    let footprint = block.footprints.of(access, &offsets, size as u32, group);
+                    block.counters.global_atomics.count(footprint.moved(), footprint.sectors);
+                    block.log.add(access, a.base, &offsets, footprint);
                     block.launch.note_change();
                     let _wide = (size == 8).then(|| block.launch.wide_atomics.lock());
                     for &k in order.iter().filter(|&&k| group >> k & 1 != 0) {

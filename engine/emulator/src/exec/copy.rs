@@ -1,10 +1,9 @@
 //! `cp.async`: asynchronous copies from global to shared memory, which complete at once or as late as the program
 //! allows.
 
-use super::access_pattern::AccessPattern;
 use super::address::{Offsets, check_alignment, checked_offsets};
 use super::registers::row;
-use super::shared_memory::WarpAccess;
+use super::shared_memory::{Accessor, WarpAccess};
 use super::thread_block::BlockState;
 use super::warp::{Warp, lanes};
 use crate::fault::{FaultKind, LaneResult, lane_fault};
@@ -97,9 +96,9 @@ impl<'g> Warp<'g> {
         let to = self.addresses(i.src[0], i.imm >> 32, mask);
         check_alignment(&to, size)?;
         let to = checked_offsets("shared memory", &to, block.launch.shared_bytes as u64, size)?;
-        let pattern = AccessPattern::of(&to, size, mask);
-        let moved = mask.count_ones() as u64 * size as u64;
-        block.counters.shared_stores.count(moved, pattern.wavefronts(&to, size, mask));
+        let access = block.launch.code.access_index[self.active.pc as usize];
+        let footprint = block.footprints.of(access, &to, size, mask);
+        block.counters.shared_stores.count(footprint.moved(), footprint.wavefronts);
         let bytes: [u32; LANES] = match i.src[2].is_none() {
             true => [size; LANES],
             false => *self.registers.b32(i.src[2]),
@@ -112,7 +111,7 @@ impl<'g> Warp<'g> {
             return Err(lane_fault(FaultKind::Invalid, Some(k as u32), detail));
         }
         let warp_access =
-            WarpAccess { accessor: self.as_accessor(false), base: 0, offsets: &to, bytes: size, mask };
+            WarpAccess { accessor: self.as_accessor(false), base: 0, offsets: &to, footprint };
         block.shared_memory.copy_begin(&block.clock, warp_access)?;
         let from = self.addresses(i.src[1], i.imm as i32 as i64, mask);
         check_alignment(&from, size)?;
@@ -160,20 +159,18 @@ impl<'g> Warp<'g> {
             };
             let first = from[group.trailing_zeros() as usize];
             let addresses = row(|k| if group >> k & 1 != 0 { from[k] } else { first });
-            let (a, offsets, served) = block.allocation(self.active.pc, &addresses, group, length)?;
-            remaining &= !served;
-            let pattern = AccessPattern::of(&offsets, length, served);
-            let moved = served.count_ones() as u64 * length as u64;
-            block.counters.global_loads.count(moved, pattern.sectors(&offsets, length, served));
             let access = block.launch.code.access_index[self.active.pc as usize];
-            block.log.add(access, a.base, &offsets, length, served, pattern);
+            let (a, offsets, served) = block.allocation(access, &addresses, group, length)?;
+            remaining &= !served;
+            let footprint = block.footprints.of(access, &offsets, length, served);
+            block.counters.global_loads.count(footprint.moved(), footprint.sectors);
+            block.log.add(access, a.base, &offsets, footprint);
             if block.launch.options.racecheck {
                 let warp_access = WarpAccess {
                     accessor: self.as_accessor(false),
                     base: a.base,
                     offsets: &offsets,
-                    bytes: length,
-                    mask: served,
+                    footprint,
                 };
                 block.global_shadow.read(&block.clock, warp_access)?;
             }
@@ -196,7 +193,8 @@ impl<'g> Warp<'g> {
             }
             for k in lanes(waited) {
                 let tainted = b.complete_taint(k, &mut memory.taint);
-                memory.copy_end(clock, warp, k as u32, b.to[k], b.size, tainted);
+                let copied = Accessor { warp, pc: b.pc, strong: false };
+                memory.copy_end(clock, copied, k as u32, b.to[k], b.size, tainted);
             }
             b.mask &= !waited;
             b.mask != 0

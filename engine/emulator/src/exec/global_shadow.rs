@@ -54,7 +54,7 @@ impl GlobalShadow {
     }
 
     fn check_read(&mut self, clock: &VectorClock, access: WarpAccess<'_>) -> LaneResult {
-        for k in lanes(access.mask) {
+        for k in lanes(access.footprint.mask) {
             for g in access.granules(k, self.granule_log2) {
                 if let Some(page) = self.page(g) {
                     let store = self.pages[page][g % PAGE];
@@ -71,7 +71,7 @@ impl GlobalShadow {
             self.bases.push(access.base);
         }
         let time = clock.time();
-        for k in lanes(access.mask) {
+        for k in lanes(access.footprint.mask) {
             for g in access.granules(k, self.granule_log2) {
                 let page = self.page(g).unwrap_or_else(|| self.add_page(g));
                 let store = self.pages[page][g % PAGE];

@@ -3,7 +3,6 @@
 //! Lane 8n + r holds the address of row r of matrix n, 16 bytes. Register n of lane l then holds elements
 //! 2 (l % 4) and 2 (l % 4) + 1 of row l / 4 of matrix n; transposed, those rows of column l / 4.
 
-use super::access_pattern::AccessPattern;
 use super::address::{Offsets, check_alignment, checked_offsets};
 use super::registers::{Registers, row};
 use super::shared_memory::WarpAccess;
@@ -45,16 +44,11 @@ impl<'g> Warp<'g> {
         mask: u32,
     ) -> LaneResult {
         let (offsets, used) = self.rows(block, i, n, mask, "ldmatrix")?;
-        let pattern = AccessPattern::of(&offsets, ROW, used);
-        let bytes = used.count_ones() as u64 * ROW as u64;
-        block.counters.shared_loads.count(bytes, pattern.wavefronts(&offsets, ROW, used));
-        let warp_access = WarpAccess {
-            accessor: self.as_accessor(false),
-            base: 0,
-            offsets: &offsets,
-            bytes: ROW,
-            mask: used,
-        };
+        let access = block.launch.code.access_index[self.active.pc as usize];
+        let footprint = block.footprints.of(access, &offsets, ROW, used);
+        block.counters.shared_loads.count(footprint.moved(), footprint.wavefronts);
+        let accessor = self.as_accessor(false);
+        let warp_access = WarpAccess { accessor, base: 0, offsets: &offsets, footprint };
         let tainted = block.shared_memory.read(&block.clock, warp_access)?;
         let memory = &block.shared_memory;
         read_fragments(&mut self.registers, i, &offsets, (n, transposed), |w| memory.words[w]);
@@ -79,20 +73,15 @@ impl<'g> Warp<'g> {
         mask: u32,
     ) -> LaneResult {
         let (offsets, used) = self.rows(block, i, n, mask, "stmatrix")?;
-        let pattern = AccessPattern::of(&offsets, ROW, used);
-        let bytes = used.count_ones() as u64 * ROW as u64;
-        block.counters.shared_stores.count(bytes, pattern.wavefronts(&offsets, ROW, used));
+        let access = block.launch.code.access_index[self.active.pc as usize];
+        let footprint = block.footprints.of(access, &offsets, ROW, used);
+        block.counters.shared_stores.count(footprint.moved(), footprint.wavefronts);
         let fragments = &i.src[1..1 + n as usize];
         let any = fragments.iter().fold(0, |any, &s| any | self.tainted(s, mask));
         // A lane's elements go to rows whose addresses other lanes provide: one taint for all.
         let tainted = if any != 0 { used } else { 0 };
-        let warp_access = WarpAccess {
-            accessor: self.as_accessor(false),
-            base: 0,
-            offsets: &offsets,
-            bytes: ROW,
-            mask: used,
-        };
+        let accessor = self.as_accessor(false);
+        let warp_access = WarpAccess { accessor, base: 0, offsets: &offsets, footprint };
         block.shared_memory.write(&mut block.clock, warp_access, tainted, |_, _| false)?;
         let memory = &mut block.shared_memory;
         write_fragments(&self.registers, i, &offsets, (n, transposed), |w, value, bits| {

@@ -1,6 +1,7 @@
 //! A thread block (CTA): its warps take turns on one host thread.
 
 use super::barrier::Barriers;
+use super::footprint::Footprints;
 use super::global_shadow::GlobalShadow;
 use super::grid_races::AccessLog;
 use super::launch::LaunchContext;
@@ -24,6 +25,7 @@ pub struct BlockState<'g> {
     pub barriers: Barriers,
     /// Index of the allocation that each memory instruction touched last: most touch the same one all the time.
     pub last_allocation: Vec<u32>,
+    pub footprints: Footprints,
     /// Global addresses that the block touched, for the racecheck between blocks.
     pub log: AccessLog,
 }
@@ -48,6 +50,7 @@ impl<'g> ThreadBlock<'g> {
             global_shadow: GlobalShadow::new(launch.code.global_granule),
             barriers: Barriers::new(warps),
             last_allocation: vec![0; launch.code.access_count],
+            footprints: Footprints::new(launch.code.access_count),
             log: AccessLog::new(if launch.blocks > 1 { launch.code.access_count } else { 0 }),
         };
         ThreadBlock { state, warps: (0..warps).map(|w| Warp::new(launch, ctaid, w)).collect() }

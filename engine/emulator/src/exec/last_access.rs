@@ -1,0 +1,165 @@
+//! The last write and the last reads of every granule of a memory, in columns: a request of a warp looks at many at once.
+
+use super::footprint::SEVERAL;
+use super::vector_clock::VectorClock;
+use super::warp::lanes;
+use std::ops::Range;
+
+/// The last write of a granule.
+#[derive(Clone, Copy)]
+pub struct LastWrite {
+    pub time: u32,
+    /// Warp in bits 0 to 4, lane in bits 5 to 9, then what the memory says of it.
+    pub meta: u32,
+    pub pc: u32,
+}
+
+impl LastWrite {
+    pub fn warp(self) -> u32 {
+        self.meta & 31
+    }
+
+    pub fn lane(self) -> u32 {
+        self.meta >> 5 & 31
+    }
+}
+
+/// The last write of every granule.
+pub struct LastWrites {
+    time: Vec<u32>,
+    meta: Vec<u32>,
+    pc: Vec<u32>,
+}
+
+impl LastWrites {
+    /// Returns writes at time 0, before any other.
+    pub fn new(granules: usize, meta: u32) -> LastWrites {
+        LastWrites { time: vec![0; granules], meta: vec![meta; granules], pc: vec![0; granules] }
+    }
+
+    #[inline(always)]
+    pub fn get(&self, g: usize) -> LastWrite {
+        LastWrite { time: self.time[g], meta: self.meta[g], pc: self.pc[g] }
+    }
+
+    #[inline(always)]
+    pub fn set(&mut self, granules: Range<usize>, write: LastWrite) {
+        self.time[granules.clone()].fill(write.time);
+        self.meta[granules.clone()].fill(write.meta);
+        self.pc[granules].fill(write.pc);
+    }
+
+    /// Returns the bits set in the `meta` of any granule.
+    pub fn any_meta(&self, granules: Range<usize>) -> u32 {
+        self.meta.get(granules).unwrap_or_default().iter().fold(0, |all, meta| all | meta)
+    }
+
+    /// Returns the latest time of `N` granules from the `first` or before, and all bits of their `meta` and before.
+    #[inline(always)]
+    pub fn join<const N: usize>(&self, first: usize, (mut time, mut meta): (u32, u32)) -> (u32, u32) {
+        let (times, metas) = (&self.time[first..first + N], &self.meta[first..first + N]);
+        for i in 0..N {
+            time = time.max(times[i]);
+            meta |= metas[i];
+        }
+        (time, meta)
+    }
+}
+
+/// The last reads of a granule.
+#[derive(Clone, Copy)]
+pub struct LastRead {
+    pub time: u32,
+    /// The warps, one bit each.
+    pub warps: u32,
+    /// Lane in bits 0 to 5, [`SEVERAL`] if not all reads had the same lane number; then the instruction of the last one.
+    origin: u32,
+}
+
+const LANE: u32 = 63;
+
+impl LastRead {
+    #[inline(always)]
+    pub fn new(time: u32, warp: u32, pc: u32, lane: u32) -> LastRead {
+        LastRead { time, warps: 1 << warp, origin: pc << LANE.count_ones() | lane }
+    }
+
+    #[inline(always)]
+    pub fn lane(self) -> u32 {
+        self.origin & LANE
+    }
+
+    pub fn pc(self) -> u32 {
+        self.origin >> LANE.count_ones()
+    }
+
+    /// Returns true if all reads happened before the next access of any lane of `warp`.
+    fn is_past(self, clock: &VectorClock, warp: u32) -> bool {
+        self.time < clock.time() && lanes(self.warps).all(|v| clock.known(warp, v as u32) >= self.time)
+    }
+
+    /// Returns the record with a `new` read added; with `past` the earlier ones happened before it.
+    #[inline(always)]
+    fn with(self, new: LastRead, past: bool) -> LastRead {
+        let same_lane = self.lane() == new.lane();
+        let known = self.time == new.time
+            && self.warps & new.warps != 0
+            && (same_lane || self.lane() == SEVERAL);
+        let lane = if same_lane { self.lane() } else { SEVERAL };
+        let joined = if known { self.origin } else { new.origin & !LANE | lane };
+        LastRead {
+            time: if past { new.time } else { self.time },
+            warps: if past { new.warps } else { self.warps | new.warps },
+            origin: if past { new.origin } else { joined },
+        }
+    }
+}
+
+/// The last reads of every granule. Reads by several warps share one record; where they are not ordered among themselves
+/// it keeps the earlier time, which can hide a race with a later reader (with named barriers only) but never invents one.
+pub struct LastReads {
+    time: Vec<u32>,
+    warps: Vec<u32>,
+    origin: Vec<u32>,
+}
+
+impl LastReads {
+    pub fn new(granules: usize) -> LastReads {
+        LastReads { time: vec![0; granules], warps: vec![0; granules], origin: vec![0; granules] }
+    }
+
+    #[inline(always)]
+    pub fn get(&self, g: usize) -> LastRead {
+        LastRead { time: self.time[g], warps: self.warps[g], origin: self.origin[g] }
+    }
+
+    /// Returns the latest time of `N` granules from the `first`.
+    #[inline(always)]
+    pub fn latest<const N: usize>(&self, first: usize) -> u32 {
+        let mut time = 0;
+        for &t in &self.time[first..first + N] {
+            time = time.max(t);
+        }
+        time
+    }
+
+    /// Adds the read `new` by `warp` to `N` granules from the `first`.
+    #[inline(always)]
+    pub fn add<const N: usize>(&mut self, clock: &VectorClock, warp: u32, first: usize, new: LastRead) {
+        let time = &mut self.time[first..first + N];
+        let warps = &mut self.warps[first..first + N];
+        let origin = &mut self.origin[first..first + N];
+        let floor = clock.floor(warp);
+        // Either everything before happened before, or the read is one of several at this time.
+        let mut plain = true;
+        for &t in time.iter() {
+            plain &= t <= floor || t == new.time;
+        }
+        for i in 0..N {
+            let old = LastRead { time: time[i], warps: warps[i], origin: origin[i] };
+            let past = old.time <= floor || !plain && old.is_past(clock, warp);
+            let joined = old.with(new, past);
+            (time[i], warps[i], origin[i]) = (joined.time, joined.warps, joined.origin);
+        }
+    }
+}
