@@ -1,7 +1,7 @@
 //! Atomics (`atom`) and reductions (`red`) on global and shared memory.
 
 use super::access::first_space;
-use super::address::{check_alignment, checked_offsets};
+use super::address::{Addresses, GlobalRequest, check_alignment, checked_offsets};
 use super::shared_memory::WarpAccess;
 use super::thread_block::BlockState;
 use super::warp::{Warp, lanes};
@@ -68,7 +68,9 @@ impl<'g> Warp<'g> {
     ) -> LaneResult {
         self.require_known(i.src[0], mask, "an address")?;
         let addresses = self.addresses(i.src[0], i.imm, mask);
-        check_alignment(&addresses, what.2 as u32)?;
+        let access = block.launch.code.access_index[self.active.pc as usize];
+        let all = block.footprints.of(access, &addresses, what.2 as u32, mask);
+        check_alignment(&addresses, &block.footprints[all])?;
         let mut remaining = mask;
         while remaining != 0 {
             let (space, addresses, group) = match what.0 {
@@ -86,7 +88,7 @@ impl<'g> Warp<'g> {
         block: &mut BlockState<'g>,
         i: &Inst,
         (space, op, size): (StateSpace, AtomicOp, u8),
-        addresses: &[u64; LANES],
+        addresses: &Addresses,
         mask: u32,
     ) -> LaneResult {
         let (b, c) = (self.registers.bits(i.src[1]), self.registers.bits(i.src[2]));
@@ -96,15 +98,12 @@ impl<'g> Warp<'g> {
         }
         let mut old = [0u64; LANES];
         let access = block.launch.code.access_index[self.active.pc as usize];
+        let footprint = block.footprints.of(access, addresses, size as u32, mask);
         match space {
             StateSpace::Shared => {
-                let offsets = checked_offsets(
-                    "shared memory",
-                    addresses,
-                    block.launch.shared_bytes as u64,
-                    size as u32,
-                )?;
-                let footprint = block.footprints.of(access, &offsets, size as u32, mask);
+                let footprint = &block.footprints[footprint];
+                let limit = block.launch.shared_bytes as u64;
+                let offsets = checked_offsets("shared memory", addresses, footprint, limit)?;
                 block.counters.shared_atomics.count(footprint.moved(), footprint.wavefronts);
                 let operand = self.tainted(i.src[1], mask) | self.tainted(i.src[2], mask);
                 let accessor = self.as_accessor(true);
@@ -128,12 +127,10 @@ impl<'g> Warp<'g> {
                 for s in [i.src[1], i.src[2]] {
                     self.require_known(s, mask, "an operand of an atomic on global memory")?;
                 }
-                let mut remaining = mask;
-                while remaining != 0 {
-                    let (a, offsets, group) =
-                        block.allocation(access, addresses, remaining, size as u32)?;
-                    remaining &= !group;
-                    let footprint = block.footprints.of(access, &offsets, size as u32, group);
+                let mut request = GlobalRequest { access, addresses, footprint, remaining: mask };
+                while let Some((a, offsets)) = block.next_allocation(&mut request)? {
+                    let footprint = &block.footprints[request.footprint];
+                    let group = footprint.mask;
                     block.counters.global_atomics.count(footprint.moved(), footprint.sectors);
                     block.log.add(access, a.base, &offsets, footprint);
                     block.launch.note_change();

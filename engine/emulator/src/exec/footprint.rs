@@ -1,10 +1,11 @@
 //! The footprint of a warp's request to memory: the addresses its lanes share, and its cost in sectors (global) or wavefronts
 //! (shared). A memory instruction makes nearly always the same request, moved as a whole: [`Footprints`] remembers them.
 
-use super::address::Offsets;
+use super::address::{Addresses, Offsets};
 use super::registers::row;
 use super::warp::lanes;
 use crate::inst::{FULL, LANES};
+use std::ops::Index;
 
 /// Bytes of a sector of global memory, and bytes that all 32 banks of shared memory deliver at once.
 const SECTOR: usize = 32;
@@ -51,15 +52,25 @@ pub struct Footprint {
     pub sectors: (u64, u64),
     /// Wavefronts that a request to shared memory takes, and the minimum.
     pub wavefronts: (u64, u64),
-    /// Distances of the lanes' addresses from the first one's, and that one's place in a sector.
-    distances: Offsets,
-    phase: usize,
+    /// Distances of the lanes' addresses from the first lane's, and that one's place in a sector.
+    distances: Addresses,
+    phase: u64,
+    /// All bits of the distances, the lowest one and the highest.
+    bits: u64,
+    extremes: (i64, i64),
     places: [Place; LANES],
     count: usize,
 }
 
 impl Footprint {
-    fn new(offsets: &Offsets, bytes: u32, mask: u32) -> Footprint {
+    fn new(addresses: &Addresses, bytes: u32, mask: u32) -> Footprint {
+        // What counts is the same wherever the first sector lies, so let it be where no distance leads below zero.
+        let distances = distances(addresses);
+        let signed = distances.map(|d| d as i64);
+        let (low, high) = signed.iter().fold((0, 0), |(low, high), &d| (d.min(low), d.max(high)));
+        let phase = addresses[0] % SECTOR as u64;
+        let start = phase.wrapping_add(low as u64) % BANK_ROW as u64;
+        let offsets = &row(|k| start.wrapping_add(signed[k].wrapping_sub(low) as u64) as usize);
         let pattern = AccessPattern::of(offsets, bytes, mask);
         let mut places = [Place::default(); LANES];
         let mut count = 0;
@@ -78,8 +89,10 @@ impl Footprint {
             pattern,
             sectors: pattern.sectors(offsets, bytes, mask),
             wavefronts: pattern.wavefronts(offsets, bytes, mask),
-            distances: distances(offsets),
-            phase: offsets[0] % SECTOR,
+            distances,
+            phase,
+            bits: distances.iter().fold(0, |bits, d| bits | d),
+            extremes: (low, high),
             places,
             count,
         }
@@ -87,12 +100,27 @@ impl Footprint {
 
     /// Returns true if this is the footprint of a request.
     #[inline(always)]
-    fn fits(&self, offsets: &Offsets, bytes: u32, mask: u32) -> bool {
-        let mut difference = (self.phase ^ offsets[0]) % SECTOR;
+    fn fits(&self, addresses: &Addresses, bytes: u32, mask: u32) -> bool {
+        let mut difference = (self.phase ^ addresses[0]) % SECTOR as u64;
         for k in 0..LANES {
-            difference |= offsets[k].wrapping_sub(offsets[0]) ^ self.distances[k];
+            difference |= addresses[k].wrapping_sub(addresses[0]) ^ self.distances[k];
         }
         difference == 0 && self.bytes == bytes && self.mask == mask
+    }
+
+    /// Returns true if all addresses are multiples of the request's size when the first lane's is `first`.
+    #[inline(always)]
+    pub fn is_aligned(&self, first: u64) -> bool {
+        (self.bits | first) & (self.bytes as u64 - 1) == 0
+    }
+
+    /// Returns true if all lanes stay in a memory of `size` bytes when the first one accesses the byte `first` of it.
+    #[inline(always)]
+    pub fn stays_in(&self, first: u64, size: u64) -> bool {
+        let end = |distance: i64| (first as i64).checked_add(distance).filter(|_| first < size);
+        let (low, high) = self.extremes;
+        end(low).is_some_and(|low| low >= 0)
+            && end(high).is_some_and(|high| high as u64 + self.bytes as u64 <= size)
     }
 
     /// The request's different addresses, in the order of their first lanes. As all are multiples of the request's size,
@@ -131,53 +159,67 @@ impl Footprint {
 }
 
 #[inline(always)]
-fn distances(offsets: &Offsets) -> Offsets {
-    row(|k| offsets[k].wrapping_sub(offsets[0]))
+fn distances(addresses: &Addresses) -> Addresses {
+    row(|k| addresses[k].wrapping_sub(addresses[0]))
 }
 
 /// The footprints of the last requests, found by what they are made from.
 #[derive(Debug)]
 pub struct Footprints {
-    known: Vec<Footprint>,
+    known: Box<[Footprint; KEPT]>,
     /// Indices of the last two footprints of each memory instruction: a copy has one on either side.
     last: Vec<[u8; 2]>,
 }
 
-/// Number of footprints that are kept.
-const KEPT: usize = 256;
+/// Number of footprints that are kept: as many as there are numbers for them.
+const KEPT: usize = 1 << u8::BITS;
+
+/// The number of a footprint, good until the next one is asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct FootprintId(u8);
 
 impl Footprints {
     /// Returns the memory of `access_count` memory instructions.
     pub fn new(access_count: usize) -> Footprints {
         let none = Footprint::new(&[0; LANES], 1, 1);
-        Footprints { known: vec![none; KEPT], last: vec![[0; 2]; access_count] }
+        Footprints { known: Box::new(std::array::from_fn(|_| none.clone())), last: vec![[0; 2]; access_count] }
     }
 
-    /// Returns the footprint of a request by memory instruction `access`.
+    /// Returns the footprint of a request by memory instruction `access`; the addresses may be relative to any memory
+    /// that begins with a sector. Inactive lanes repeat an active one.
     #[inline(always)]
-    pub fn of(&mut self, access: u32, offsets: &Offsets, bytes: u32, mask: u32) -> &Footprint {
-        let [last, other] = self.last[access as usize].map(usize::from);
-        let fits = |at: usize| self.known[at].fits(offsets, bytes, mask);
-        let at = match (fits(last), fits(other)) {
-            (true, _) => last,
-            (_, true) => other,
-            _ => self.find(access, offsets, bytes, mask),
-        };
-        &self.known[at]
+    pub fn of(&mut self, access: u32, addresses: &Addresses, bytes: u32, mask: u32) -> FootprintId {
+        let [last, other] = self.last[access as usize].map(FootprintId);
+        if self[last].fits(addresses, bytes, mask) {
+            last
+        } else if self[other].fits(addresses, bytes, mask) {
+            other
+        } else {
+            self.find(access, addresses, bytes, mask)
+        }
     }
 
     /// Returns the index of the footprint, which takes the place of another when it is new.
     #[inline(never)]
-    fn find(&mut self, access: u32, offsets: &Offsets, bytes: u32, mask: u32) -> usize {
-        let start = (offsets[0] % SECTOR) << 32 ^ mask as usize ^ (bytes as usize) << 40;
-        let mix = |hash: usize, x: usize| (hash ^ x).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
-        let at = distances(offsets).into_iter().fold(start, mix) % KEPT;
-        if !self.known[at].fits(offsets, bytes, mask) {
-            self.known[at] = Footprint::new(offsets, bytes, mask);
+    fn find(&mut self, access: u32, addresses: &Addresses, bytes: u32, mask: u32) -> FootprintId {
+        let start = (addresses[0] % SECTOR as u64) << 32 ^ mask as u64 ^ (bytes as u64) << 40;
+        let mix = |hash: u64, x: u64| (hash ^ x).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+        let id = FootprintId(distances(addresses).into_iter().fold(start, mix) as u8);
+        if !self[id].fits(addresses, bytes, mask) {
+            self.known[id.0 as usize] = Footprint::new(addresses, bytes, mask);
         }
         let last = &mut self.last[access as usize];
-        *last = [at as u8, last[0]];
-        at
+        *last = [id.0, last[0]];
+        id
+    }
+}
+
+impl Index<FootprintId> for Footprints {
+    type Output = Footprint;
+
+    #[inline(always)]
+    fn index(&self, id: FootprintId) -> &Footprint {
+        &self.known[id.0 as usize]
     }
 }
 
@@ -273,43 +315,43 @@ mod tests {
     use super::*;
     use std::array::from_fn;
 
-    fn of(offsets: &Offsets, bytes: u32, mask: u32) -> ((u64, u64), (u64, u64)) {
+    fn of(offsets: &Addresses, bytes: u32, mask: u32) -> ((u64, u64), (u64, u64)) {
         let f = Footprint::new(offsets, bytes, mask);
         (f.sectors, f.wavefronts)
     }
 
     #[test]
     fn contiguous_requests_cost_the_least() {
-        assert_eq!(of(&from_fn(|k| 4 * k), 4, FULL), ((4, 4), (1, 1)));
-        assert_eq!(of(&from_fn(|k| 16 * k), 16, FULL), ((16, 16), (4, 4)));
-        assert_eq!(of(&from_fn(|k| 4 + 4 * k), 4, FULL), ((5, 4), (1, 1)));
+        assert_eq!(of(&from_fn(|k| 4 * k as u64), 4, FULL), ((4, 4), (1, 1)));
+        assert_eq!(of(&from_fn(|k| 16 * k as u64), 16, FULL), ((16, 16), (4, 4)));
+        assert_eq!(of(&from_fn(|k| 4 + 4 * k as u64), 4, FULL), ((5, 4), (1, 1)));
         assert_eq!(of(&[64; LANES], 4, FULL), ((1, 1), (1, 1)));
     }
 
     #[test]
     fn strides_cost_sectors_and_passes() {
-        assert_eq!(of(&from_fn(|k| 8 * k), 4, FULL), ((8, 4), (2, 1)));
-        assert_eq!(of(&from_fn(|k| 128 * k), 4, FULL), ((32, 4), (32, 1)));
-        assert_eq!(of(&from_fn(|k| 132 * k), 4, FULL), ((32, 4), (1, 1)));
+        assert_eq!(of(&from_fn(|k| 8 * k as u64), 4, FULL), ((8, 4), (2, 1)));
+        assert_eq!(of(&from_fn(|k| 128 * k as u64), 4, FULL), ((32, 4), (32, 1)));
+        assert_eq!(of(&from_fn(|k| 132 * k as u64), 4, FULL), ((32, 4), (1, 1)));
         // Rows of 64 bytes: lanes of a quarter warp meet in the same banks two by two, four times.
-        assert_eq!(of(&from_fn(|k| 64 * k), 16, FULL).1, (16, 4));
+        assert_eq!(of(&from_fn(|k| 64 * k as u64), 16, FULL).1, (16, 4));
         // A swizzle of the row number into the column removes the conflicts.
-        assert_eq!(of(&from_fn(|k| 128 * k + 16 * (k % 8)), 16, FULL).1, (4, 4));
+        assert_eq!(of(&from_fn(|k| (128 * k + 16 * (k % 8)) as u64), 16, FULL).1, (4, 4));
         // Two lanes of one word do not conflict.
-        assert_eq!(of(&from_fn(|k| 2 * k), 2, FULL).1, (1, 1));
-        assert_eq!(of(&from_fn(|k| if k < 4 { 4 * k } else { 0 }), 4, 15).1, (1, 1));
+        assert_eq!(of(&from_fn(|k| 2 * k as u64), 2, FULL).1, (1, 1));
+        assert_eq!(of(&from_fn(|k| if k < 4 { 4 * k as u64 } else { 0 }), 4, 15).1, (1, 1));
     }
 
     #[test]
     fn clashes_are_found_among_equal_addresses_only() {
         let offsets: Offsets = from_fn(|k| 4 * (k ^ 1));
-        let p = Footprint::new(&offsets, 4, FULL);
+        let p = Footprint::new(&offsets.map(|x| x as u64), 4, FULL);
         assert_eq!(p.conflicting_lanes(&offsets, |_, _| false), None);
         let offsets: Offsets = from_fn(|k| 4 * (k % 16));
-        let p = Footprint::new(&offsets, 4, FULL);
+        let p = Footprint::new(&offsets.map(|x| x as u64), 4, FULL);
         assert_eq!(p.conflicting_lanes(&offsets, |a, b| a % 16 == b % 16), None);
         assert_eq!(p.conflicting_lanes(&offsets, |_, _| false), Some((0, 16)));
-        let half = Footprint::new(&offsets, 4, 0xffff);
+        let half = Footprint::new(&offsets.map(|x| x as u64), 4, 0xffff);
         assert_eq!(half.conflicting_lanes(&offsets, |_, _| false), None);
     }
 }

@@ -32,9 +32,15 @@ pub struct LastWrites {
 }
 
 impl LastWrites {
-    /// Returns writes at time 0, before any other.
-    pub fn new(granules: usize, meta: u32) -> LastWrites {
-        LastWrites { time: vec![0; granules], meta: vec![meta; granules], pc: vec![0; granules] }
+    pub fn new(granules: usize) -> LastWrites {
+        LastWrites { time: vec![0; granules], meta: vec![0; granules], pc: vec![0; granules] }
+    }
+
+    /// Forgets all writes: the last ones were at time 0, before any other.
+    pub fn clear(&mut self, meta: u32) {
+        self.time.fill(0);
+        self.meta.fill(meta);
+        self.pc.fill(0);
     }
 
     #[inline(always)]
@@ -44,9 +50,13 @@ impl LastWrites {
 
     #[inline(always)]
     pub fn set(&mut self, granules: Range<usize>, write: LastWrite) {
-        self.time[granules.clone()].fill(write.time);
-        self.meta[granules.clone()].fill(write.meta);
-        self.pc[granules].fill(write.pc);
+        // Few granules: loops, where `fill` would call a function for each.
+        let columns = [(&mut self.time, write.time), (&mut self.meta, write.meta), (&mut self.pc, write.pc)];
+        for (column, value) in columns {
+            for cell in &mut column[granules.clone()] {
+                *cell = value;
+            }
+        }
     }
 
     /// Returns the bits set in the `meta` of any granule.
@@ -126,6 +136,13 @@ pub struct LastReads {
 impl LastReads {
     pub fn new(granules: usize) -> LastReads {
         LastReads { time: vec![0; granules], warps: vec![0; granules], origin: vec![0; granules] }
+    }
+
+    /// Forgets all reads.
+    pub fn clear(&mut self) {
+        for column in [&mut self.time, &mut self.warps, &mut self.origin] {
+            column.fill(0);
+        }
     }
 
     #[inline(always)]

@@ -4,6 +4,7 @@
 //! 2 (l % 4) and 2 (l % 4) + 1 of row l / 4 of matrix n; transposed, those rows of column l / 4.
 
 use super::address::{Offsets, check_alignment, checked_offsets};
+use super::footprint::FootprintId;
 use super::registers::{Registers, row};
 use super::shared_memory::WarpAccess;
 use super::thread_block::BlockState;
@@ -14,23 +15,27 @@ use crate::inst::{FULL, Inst, LANES};
 const ROW: u32 = 16;
 
 impl<'g> Warp<'g> {
-    /// Returns the offsets of all matrices' rows in shared memory, and the lanes whose addresses are used: with fewer
-    /// than four matrices the addresses of the upper lanes are ignored.
+    /// Returns the offsets of all matrices' rows in shared memory, and the footprint of the lanes whose addresses are
+    /// used: with fewer than four matrices the addresses of the upper lanes are ignored.
     #[inline(always)]
     fn rows(
         &self,
-        block: &BlockState<'g>,
+        block: &mut BlockState<'g>,
         i: &Inst,
         n: u8,
         mask: u32,
         what: &str,
-    ) -> LaneResult<(Offsets, u32)> {
+    ) -> LaneResult<(Offsets, FootprintId)> {
         self.require_all(mask, what)?;
         self.require_known(i.src[0], mask, "an address")?;
         let used = if n == 4 { FULL } else { (1 << (8 * n)) - 1 };
         let addresses = self.addresses(i.src[0], i.imm, used);
-        check_alignment(&addresses, ROW)?;
-        Ok((checked_offsets("shared memory", &addresses, block.launch.shared_bytes as u64, ROW)?, used))
+        let access = block.launch.code.access_index[self.active.pc as usize];
+        let id = block.footprints.of(access, &addresses, ROW, used);
+        let footprint = &block.footprints[id];
+        check_alignment(&addresses, footprint)?;
+        let size = block.launch.shared_bytes as u64;
+        Ok((checked_offsets("shared memory", &addresses, footprint, size)?, id))
     }
 
     /// Executes `ldmatrix`.
@@ -43,9 +48,8 @@ impl<'g> Warp<'g> {
         transposed: bool,
         mask: u32,
     ) -> LaneResult {
-        let (offsets, used) = self.rows(block, i, n, mask, "ldmatrix")?;
-        let access = block.launch.code.access_index[self.active.pc as usize];
-        let footprint = block.footprints.of(access, &offsets, ROW, used);
+        let (offsets, footprint) = self.rows(block, i, n, mask, "ldmatrix")?;
+        let footprint = &block.footprints[footprint];
         block.counters.shared_loads.count(footprint.moved(), footprint.wavefronts);
         let accessor = self.as_accessor(false);
         let warp_access = WarpAccess { accessor, base: 0, offsets: &offsets, footprint };
@@ -72,14 +76,13 @@ impl<'g> Warp<'g> {
         transposed: bool,
         mask: u32,
     ) -> LaneResult {
-        let (offsets, used) = self.rows(block, i, n, mask, "stmatrix")?;
-        let access = block.launch.code.access_index[self.active.pc as usize];
-        let footprint = block.footprints.of(access, &offsets, ROW, used);
+        let (offsets, footprint) = self.rows(block, i, n, mask, "stmatrix")?;
+        let footprint = &block.footprints[footprint];
         block.counters.shared_stores.count(footprint.moved(), footprint.wavefronts);
         let fragments = &i.src[1..1 + n as usize];
         let any = fragments.iter().fold(0, |any, &s| any | self.tainted(s, mask));
         // A lane's elements go to rows whose addresses other lanes provide: one taint for all.
-        let tainted = if any != 0 { used } else { 0 };
+        let tainted = if any != 0 { footprint.mask } else { 0 };
         let accessor = self.as_accessor(false);
         let warp_access = WarpAccess { accessor, base: 0, offsets: &offsets, footprint };
         block.shared_memory.write(&mut block.clock, warp_access, tainted, |_, _| false)?;

@@ -70,19 +70,29 @@ pub struct SharedMemory {
 }
 
 impl SharedMemory {
+    /// Returns the memory of a block, to be cleared before use.
     pub fn new(launch: &LaunchContext<'_>) -> SharedMemory {
         let (bytes, granule_log2) = (launch.shared_bytes, launch.code.shared_granule);
         let words = (bytes as usize).div_ceil(4);
         let granules = (bytes as usize).div_ceil(granule_log2 as usize);
         SharedMemory {
-            words: vec![u32::MAX; words],
-            taint: vec![u32::MAX; words],
-            writes: LastWrites::new(granules, TAINTED),
+            words: vec![0; words],
+            taint: vec![0; words],
+            writes: LastWrites::new(granules),
             reads: LastReads::new(granules),
             granule_log2: granule_log2.trailing_zeros(),
             sequence: 0,
             checked: launch.options.racecheck,
         }
+    }
+
+    /// Makes all of it uninitialised and never accessed, as a block finds it.
+    pub fn clear(&mut self) {
+        self.words.fill(u32::MAX);
+        self.taint.fill(u32::MAX);
+        self.writes.clear(TAINTED);
+        self.reads.clear();
+        self.sequence = 0;
     }
 
     /// Returns the taint of a word. Only granules with the flag [`TAINTED`] have any.
@@ -330,6 +340,7 @@ impl SharedMemory {
     }
 
     /// Marks the destinations of asynchronous copies: no access is allowed until the copies are waited for.
+    #[inline(always)]
     pub fn copy_begin(&mut self, clock: &VectorClock, access: WarpAccess<'_>) -> LaneResult {
         if self.mark(clock, access, |_| PENDING) {
             return Ok(());
@@ -345,19 +356,22 @@ impl SharedMemory {
         Ok(())
     }
 
-    /// Marks the destination of a copy that its thread has waited for.
+    /// Marks the destinations `to` of copies that their threads, the lanes of `mask`, have waited for.
+    #[inline(always)]
     pub fn copy_end(
         &mut self,
         clock: &VectorClock,
         Accessor { warp, pc, .. }: Accessor,
-        lane: u32,
-        at: usize,
+        to: &Offsets,
         bytes: u32,
-        tainted: bool,
+        mask: u32,
+        tainted: u32,
     ) {
-        let flags = ASYNC | if tainted { TAINTED } else { 0 };
-        let write = LastWrite { time: clock.time(), meta: warp | lane << 5 | flags, pc };
-        self.writes.set(self.granules(at, bytes), write);
+        for k in lanes(mask) {
+            let flags = ASYNC | if tainted >> k & 1 != 0 { TAINTED } else { 0 };
+            let write = LastWrite { time: clock.time(), meta: warp | (k as u32) << 5 | flags, pc };
+            self.writes.set(self.granules(to[k], bytes), write);
+        }
     }
 }
 
