@@ -66,8 +66,7 @@ impl<'g> Warp<'g> {
                 true => all,
                 false => block.footprints.of(number, &addresses, bytes, group),
             };
-            let request =
-                WarpRequest { i, access, number, bytes, space, addresses, mask: group, footprint };
+            let request = WarpRequest { i, access, number, bytes, space, addresses, mask: group, footprint };
             if store {
                 self.store(block, &request)?
             } else {

@@ -418,6 +418,7 @@ fn carry(r: &mut Registers<'_>, i: &Inst, mask: u32, subtract: bool, read: bool,
 }
 
 /// Packs parts into a wider register or unpacks them. Bits only move, so the same code moves taint.
+#[inline(always)]
 pub fn pack(r: &mut Registers<'_>, i: &Inst, mask: u32) {
     match i.op {
         Opcode::Pack64 => {

@@ -78,7 +78,9 @@ impl PendingCopy<'_> {
             match self.from {
                 Some(a) if self.bytes[k] == self.size => {
                     let source = &a.words()[self.offsets[k] / 4..][..n];
-                    target.iter_mut().zip(source).for_each(|(t, s)| *t = s.load(Relaxed));
+                    for (t, s) in target.iter_mut().zip(source) {
+                        *t = s.load(Relaxed);
+                    }
                 }
                 _ => target.iter_mut().enumerate().for_each(|(w, t)| *t = self.word(k, w, Allocation::words)),
             }
@@ -123,8 +125,7 @@ impl<'g> Warp<'g> {
             );
             return Err(lane_fault(FaultKind::Invalid, Some(k as u32), detail));
         }
-        let warp_access =
-            WarpAccess { accessor: self.as_accessor(false), base: 0, offsets: &to, footprint };
+        let warp_access = WarpAccess { accessor: self.as_accessor(false), base: 0, offsets: &to, footprint };
         block.shared_memory.copy_begin(&block.clock, warp_access)?;
         let from = self.addresses(i.src[1], i.imm as i32 as i64, mask);
         let id = block.footprints.of(access, &from, size, mask);
@@ -142,9 +143,9 @@ impl<'g> Warp<'g> {
         };
         self.copy_sources(block, &from, copy)?;
         if block.launch.options.schedule == Schedule::Early {
-            self.copies.pending[first..]
-                .iter()
-                .for_each(|b| b.complete(b.mask, &mut block.shared_memory.words));
+            for b in &self.copies.pending[first..] {
+                b.complete(b.mask, &mut block.shared_memory.words);
+            }
         }
         Ok(())
     }
@@ -177,20 +178,20 @@ impl<'g> Warp<'g> {
             let footprint = block.footprints.of(access, &addresses, length, group);
             let mut request = GlobalRequest { access, addresses: &addresses, footprint, remaining: group };
             while let Some((a, offsets)) = block.next_allocation(&mut request)? {
-            let footprint = &block.footprints[request.footprint];
-            block.counters.global_loads.count(footprint.moved(), footprint.sectors);
-            block.log.add(access, a.base, &offsets, footprint);
-            if block.launch.options.racecheck {
-                let warp_access = WarpAccess {
-                    accessor: self.as_accessor(false),
-                    base: a.base,
-                    offsets: &offsets,
-                    footprint,
-                };
-                block.global_shadow.read(&block.clock, warp_access)?;
-            }
-            let served = footprint.mask;
-            self.copies.pending.push(PendingCopy { mask: served, from: Some(a), offsets, ..copy });
+                let footprint = &block.footprints[request.footprint];
+                block.counters.global_loads.count(footprint.moved(), footprint.sectors);
+                block.log.add(access, a.base, &offsets, footprint);
+                if block.launch.options.racecheck {
+                    let warp_access = WarpAccess {
+                        accessor: self.as_accessor(false),
+                        base: a.base,
+                        offsets: &offsets,
+                        footprint,
+                    };
+                    block.global_shadow.read(&block.clock, warp_access)?;
+                }
+                let served = footprint.mask;
+                self.copies.pending.push(PendingCopy { mask: served, from: Some(a), offsets, ..copy });
             }
         }
         Ok(())
@@ -203,9 +204,12 @@ impl<'g> Warp<'g> {
         let late = block.launch.options.schedule == Schedule::Late;
         let committed = self.copies.committed;
         let (clock, memory, warp) = (&block.clock, &mut block.shared_memory, self.index);
-        self.copies.pending.retain_mut(|b| {
+        for b in &mut self.copies.pending {
             let due = |k: usize| remaining < 0 || (b.group[k] as i64) < committed[k] as i64 - remaining;
             let waited = lanes_where(due) & mask & b.mask;
+            if waited == 0 {
+                continue;
+            }
             if late {
                 b.complete(waited, &mut memory.words);
             }
@@ -218,8 +222,8 @@ impl<'g> Warp<'g> {
             let copied = Accessor { warp, pc: b.pc, strong: false };
             memory.copy_end(clock, copied, &b.to, b.size, waited, tainted);
             b.mask &= !waited;
-            b.mask != 0
-        });
+        }
+        self.copies.pending.retain(|b| b.mask != 0);
         Ok(())
     }
 

@@ -182,7 +182,10 @@ impl Footprints {
     /// Returns the memory of `access_count` memory instructions.
     pub fn new(access_count: usize) -> Footprints {
         let none = Footprint::new(&[0; LANES], 1, 1);
-        Footprints { known: Box::new(std::array::from_fn(|_| none.clone())), last: vec![[0; 2]; access_count] }
+        Footprints {
+            known: Box::new(std::array::from_fn(|_| none.clone())),
+            last: vec![[0; 2]; access_count],
+        }
     }
 
     /// Returns the footprint of a request by memory instruction `access`; the addresses may be relative to any memory
@@ -200,17 +203,26 @@ impl Footprints {
     }
 
     /// Returns the index of the footprint, which takes the place of another when it is new.
-    #[inline(never)]
+    #[inline(always)]
     fn find(&mut self, access: u32, addresses: &Addresses, bytes: u32, mask: u32) -> FootprintId {
-        let start = (addresses[0] % SECTOR as u64) << 32 ^ mask as u64 ^ (bytes as u64) << 40;
-        let mix = |hash: u64, x: u64| (hash ^ x).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
-        let id = FootprintId(distances(addresses).into_iter().fold(start, mix) as u8);
+        let mut hash =
+            (mask ^ bytes << 24 ^ (addresses[0] as u32 % SECTOR as u32) << 16).wrapping_mul(0x85eb_ca6b);
+        for k in 0..LANES {
+            let distance = addresses[k].wrapping_sub(addresses[0]) as u32;
+            hash = hash.wrapping_add(distance.wrapping_mul(0x9e37_79b9u32.wrapping_mul(2 * k as u32 + 1)));
+        }
+        let id = FootprintId((hash.wrapping_mul(0x9e37_79b9) >> 24) as u8);
         if !self[id].fits(addresses, bytes, mask) {
-            self.known[id.0 as usize] = Footprint::new(addresses, bytes, mask);
+            self.replace(id, addresses, bytes, mask);
         }
         let last = &mut self.last[access as usize];
         *last = [id.0, last[0]];
         id
+    }
+
+    #[inline(never)]
+    fn replace(&mut self, id: FootprintId, addresses: &Addresses, bytes: u32, mask: u32) {
+        self.known[id.0 as usize] = Footprint::new(addresses, bytes, mask);
     }
 }
 

@@ -1,8 +1,8 @@
 //! Racecheck between blocks: every memory instruction of every block logs the global addresses it touched;
 //! the logs are compared when the launch has ended.
 
-use super::footprint::{AccessPattern, Footprint};
 use super::address::Offsets;
+use super::footprint::{AccessPattern, Footprint};
 use super::launch::LaunchContext;
 use super::warp::lanes;
 use crate::fault::{Fault, FaultKind};

@@ -104,6 +104,7 @@ impl LastRead {
     }
 
     /// Returns true if all reads happened before the next access of any lane of `warp`.
+    #[inline(never)]
     fn is_past(self, clock: &VectorClock, warp: u32) -> bool {
         self.time < clock.time() && lanes(self.warps).all(|v| clock.known(warp, v as u32) >= self.time)
     }
@@ -112,9 +113,9 @@ impl LastRead {
     #[inline(always)]
     fn with(self, new: LastRead, past: bool) -> LastRead {
         let same_lane = self.lane() == new.lane();
-        let known = self.time == new.time
-            && self.warps & new.warps != 0
-            && (same_lane || self.lane() == SEVERAL);
+        // Without branches, so that granules are served side by side.
+        let known =
+            (self.time == new.time) & (self.warps & new.warps != 0) & (same_lane | (self.lane() == SEVERAL));
         let lane = if same_lane { self.lane() } else { SEVERAL };
         let joined = if known { self.origin } else { new.origin & !LANE | lane };
         LastRead {
@@ -163,19 +164,27 @@ impl LastReads {
     /// Adds the read `new` by `warp` to `N` granules from the `first`.
     #[inline(always)]
     pub fn add<const N: usize>(&mut self, clock: &VectorClock, warp: u32, first: usize, new: LastRead) {
+        let floor = clock.floor(warp);
+        // Mostly the reads before happened before, or at the same time: then nothing has to be asked one by one.
+        let mut plain = true;
+        for &t in &self.time[first..first + N] {
+            plain &= t <= floor || t == new.time;
+        }
+        if plain {
+            self.join::<N>(first, new, |old| old.time <= floor);
+        } else {
+            self.join::<N>(first, new, |old| old.time <= floor || old.is_past(clock, warp));
+        }
+    }
+
+    #[inline(always)]
+    fn join<const N: usize>(&mut self, first: usize, new: LastRead, is_past: impl Fn(LastRead) -> bool) {
         let time = &mut self.time[first..first + N];
         let warps = &mut self.warps[first..first + N];
         let origin = &mut self.origin[first..first + N];
-        let floor = clock.floor(warp);
-        // Either everything before happened before, or the read is one of several at this time.
-        let mut plain = true;
-        for &t in time.iter() {
-            plain &= t <= floor || t == new.time;
-        }
         for i in 0..N {
             let old = LastRead { time: time[i], warps: warps[i], origin: origin[i] };
-            let past = old.time <= floor || !plain && old.is_past(clock, warp);
-            let joined = old.with(new, past);
+            let joined = old.with(new, is_past(old));
             (time[i], warps[i], origin[i]) = (joined.time, joined.warps, joined.origin);
         }
     }

@@ -11,6 +11,7 @@ use super::thread_block::BlockState;
 use super::warp::Warp;
 use crate::fault::LaneResult;
 use crate::inst::{FULL, Inst, LANES};
+use std::array::from_fn;
 
 const ROW: u32 = 16;
 
@@ -55,11 +56,14 @@ impl<'g> Warp<'g> {
         let warp_access = WarpAccess { accessor, base: 0, offsets: &offsets, footprint };
         let tainted = block.shared_memory.read(&block.clock, warp_access)?;
         let memory = &block.shared_memory;
-        read_fragments(&mut self.registers, i, &offsets, (n, transposed), |w| memory.words[w]);
+        read_fragments(&mut self.registers, i, &offsets, (n, transposed), |w| {
+            let words = &memory.words[w..w + 4];
+            [words[0], words[1], words[2], words[3]]
+        });
         if tainted {
             self.taint_source.get_or_insert(self.active.pc);
             read_fragments(self.taint_registers(block.launch), i, &offsets, (n, transposed), |w| {
-                memory.taint_of(w)
+                from_fn(|i| memory.taint_of(w + i))
             });
         } else if let Some(t) = &mut self.register_taint {
             i.dst[..n as usize].iter().for_each(|&d| t.set_b32(d, &[0; LANES], FULL));
@@ -99,25 +103,25 @@ impl<'g> Warp<'g> {
     }
 }
 
-/// Reads matrices into fragments; `get(w)` returns word w of shared memory.
+/// Reads matrices into fragments; `get(w)` returns the four words of shared memory from word w.
 #[inline(always)]
 fn read_fragments(
     r: &mut Registers<'_>,
     i: &Inst,
     offsets: &Offsets,
     (n, transposed): (u8, bool),
-    get: impl Fn(usize) -> u32,
+    get: impl Fn(usize) -> [u32; 4],
 ) {
     for m in 0..n as usize {
-        let new = match transposed {
-            false => row(|l| get(offsets[8 * m + l / 4] / 4 + l % 4)),
-            true => {
-                let element = |row: usize, column: usize| {
-                    get(offsets[8 * m + row] / 4 + column / 2) >> (16 * (column % 2)) & 0xffff
-                };
-                row(|l| element(2 * (l % 4), l / 4) | element(2 * (l % 4) + 1, l / 4) << 16)
-            }
-        };
+        let mut new = [0; LANES];
+        for (words, &offset) in new.chunks_exact_mut(4).zip(&offsets[8 * m..8 * m + 8]) {
+            words.copy_from_slice(&get(offset / 4));
+        }
+        if transposed {
+            let element =
+                |row: usize, column: usize| new[4 * row + column / 2] >> (16 * (column % 2)) & 0xffff;
+            new = row(|l| element(2 * (l % 4), l / 4) | element(2 * (l % 4) + 1, l / 4) << 16);
+        }
         r.set_b32(i.dst[m], &new, FULL);
     }
 }
