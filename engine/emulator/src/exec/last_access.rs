@@ -64,15 +64,14 @@ impl LastWrites {
         self.meta.get(granules).unwrap_or_default().iter().fold(0, |all, meta| all | meta)
     }
 
-    /// Returns the latest time of `N` granules from the `first` or before, and all bits of their `meta` and before.
+    /// Raises `time` and adds to `meta`, column by column, what `N` granules from the `first` have.
     #[inline(always)]
-    pub fn join<const N: usize>(&self, first: usize, (mut time, mut meta): (u32, u32)) -> (u32, u32) {
+    pub fn join<const N: usize>(&self, first: usize, time: &mut [u32; N], meta: &mut [u32; N]) {
         let (times, metas) = (&self.time[first..first + N], &self.meta[first..first + N]);
         for i in 0..N {
-            time = time.max(times[i]);
-            meta |= metas[i];
+            time[i] = time[i].max(times[i]);
+            meta[i] |= metas[i];
         }
-        (time, meta)
     }
 }
 
@@ -103,9 +102,10 @@ impl LastRead {
         self.origin >> LANE.count_ones()
     }
 
-    /// Returns true if all reads happened before the next access of any lane of `warp`.
+    /// Returns true if all reads, of which some are later than its floor, happened before the next access of any lane of
+    /// `warp`.
     #[inline(never)]
-    fn is_past(self, clock: &VectorClock, warp: u32) -> bool {
+    pub fn is_past(self, clock: &VectorClock, warp: u32) -> bool {
         self.time < clock.time() && lanes(self.warps).all(|v| clock.known(warp, v as u32) >= self.time)
     }
 
@@ -151,34 +151,28 @@ impl LastReads {
         LastRead { time: self.time[g], warps: self.warps[g], origin: self.origin[g] }
     }
 
-    /// Returns the latest time of `N` granules from the `first`.
+    /// Raises `time`, column by column, to that of `N` granules from the `first`.
     #[inline(always)]
-    pub fn latest<const N: usize>(&self, first: usize) -> u32 {
-        let mut time = 0;
-        for &t in &self.time[first..first + N] {
-            time = time.max(t);
-        }
-        time
-    }
-
-    /// Adds the read `new` by `warp` to `N` granules from the `first`.
-    #[inline(always)]
-    pub fn add<const N: usize>(&mut self, clock: &VectorClock, warp: u32, first: usize, new: LastRead) {
-        let floor = clock.floor(warp);
-        // Mostly the reads before happened before, or at the same time: then nothing has to be asked one by one.
-        let mut plain = true;
-        for &t in &self.time[first..first + N] {
-            plain &= t <= floor || t == new.time;
-        }
-        if plain {
-            self.join::<N>(first, new, |old| old.time <= floor);
-        } else {
-            self.join::<N>(first, new, |old| old.time <= floor || old.is_past(clock, warp));
+    pub fn latest<const N: usize>(&self, first: usize, time: &mut [u32; N]) {
+        let times = &self.time[first..first + N];
+        for i in 0..N {
+            time[i] = time[i].max(times[i]);
         }
     }
 
+    /// Notes in `between`, column by column, whether `N` granules from the `first` were read after time `floor` and not
+    /// `now`.
     #[inline(always)]
-    fn join<const N: usize>(&mut self, first: usize, new: LastRead, is_past: impl Fn(LastRead) -> bool) {
+    pub fn between<const N: usize>(&self, first: usize, floor: u32, now: u32, between: &mut [u32; N]) {
+        let times = &self.time[first..first + N];
+        for i in 0..N {
+            between[i] |= ((times[i] > floor) & (times[i] != now)) as u32;
+        }
+    }
+
+    /// Adds the read `new` to `N` granules from the `first`; `is_past` tells what happened before it.
+    #[inline(always)]
+    pub fn add<const N: usize>(&mut self, first: usize, new: LastRead, is_past: impl Fn(LastRead) -> bool) {
         let time = &mut self.time[first..first + N];
         let warps = &mut self.warps[first..first + N];
         let origin = &mut self.origin[first..first + N];

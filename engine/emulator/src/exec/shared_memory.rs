@@ -134,17 +134,29 @@ impl SharedMemory {
     ) -> LaneResult<bool> {
         let WarpAccess { accessor, offsets, footprint, .. } = access;
         let first = |place: Place| offsets[place.lane()] >> self.granule_log2;
-        let mut last = (0, 0);
+        let (now, floor) = (clock.time(), clock.floor(accessor.warp));
+        let (mut time, mut meta, mut between) = ([0; N], [0; N], [0; N]);
         for &place in footprint.places() {
-            last = self.writes.join::<N>(first(place), last);
+            self.writes.join(first(place), &mut time, &mut meta);
+            self.reads.between(first(place), floor, now, &mut between);
         }
-        if self.must_check(last, clock.floor(accessor.warp)) {
+        let last = (most(&time), all_bits(&meta));
+        if self.must_check(last, floor) {
             self.check_last_writes(clock, access)?;
         }
-        if !accessor.strong {
-            for &place in footprint.places() {
-                let new = LastRead::new(clock.time(), accessor.warp, accessor.pc, place.accessor());
-                self.reads.add::<N>(clock, accessor.warp, first(place), new);
+        if accessor.strong {
+            return Ok(last.1 & TAINTED != 0);
+        }
+        let past = |old: LastRead| old.time <= floor;
+        // Mostly all reads before are past or of this time: then nothing has to be asked one by one.
+        let plain = all_bits(&between) == 0;
+        for &place in footprint.places() {
+            let new = LastRead::new(now, accessor.warp, accessor.pc, place.accessor());
+            match plain {
+                true => self.reads.add::<N>(first(place), new, past),
+                false => self
+                    .reads
+                    .add::<N>(first(place), new, |old| past(old) || old.is_past(clock, accessor.warp)),
             }
         }
         Ok(last.1 & TAINTED != 0)
@@ -302,13 +314,14 @@ impl SharedMemory {
     ) -> bool {
         let WarpAccess { accessor, offsets, footprint, .. } = access;
         let first = |place: Place| offsets[place.lane()] >> self.granule_log2;
-        let (mut last, mut read) = ((0, 0), 0);
+        let (mut time, mut meta, mut read) = ([0; N], [0; N], [0; N]);
         for &place in footprint.places() {
-            last = self.writes.join::<N>(first(place), last);
-            read = read.max(self.reads.latest::<N>(first(place)));
+            self.writes.join(first(place), &mut time, &mut meta);
+            self.reads.latest(first(place), &mut read);
         }
         let floor = clock.floor(accessor.warp);
-        if !footprint.is_distinct() || self.must_check(last, floor) || read > floor {
+        let last = (most(&time), all_bits(&meta));
+        if !footprint.is_distinct() || self.must_check(last, floor) || most(&read) > floor {
             return false;
         }
         for &place in footprint.places() {
@@ -373,6 +386,16 @@ impl SharedMemory {
             self.writes.set(self.granules(to[k], bytes), write);
         }
     }
+}
+
+#[inline(always)]
+fn most<const N: usize>(numbers: &[u32; N]) -> u32 {
+    numbers.iter().fold(0, |most, &x| most.max(x))
+}
+
+#[inline(always)]
+fn all_bits<const N: usize>(numbers: &[u32; N]) -> u32 {
+    numbers.iter().fold(0, |all, &x| all | x)
 }
 
 /// Returns the hazard of an access after a write, as racecheck names it; the access is "reads" or "writes".

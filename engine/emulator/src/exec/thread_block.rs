@@ -181,13 +181,11 @@ fn run_warp<'g>(warp: &mut Warp<'g>, block: &mut BlockState<'g>) -> LaneResult<S
             && has!("lzcnt")
             && has!("popcnt")
             && has!("f16c");
-        if vectors && has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl") {
-            // SAFETY: every feature the function is compiled for was just detected.
-            return unsafe { with_wide_vectors(warp, block) };
-        }
+        let wide = has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl");
         if vectors {
-            // SAFETY: every feature the function is compiled for was just detected.
-            return unsafe { with_vectors(warp, block) };
+            let run: unsafe fn(_, _) -> _ = if wide { with_wide_vectors } else { with_vectors };
+            // SAFETY: every feature that the chosen function is compiled for was just detected.
+            return unsafe { run(warp, block) };
         }
     }
     warp.run(block)
