@@ -113,7 +113,7 @@ impl LastRead {
     #[inline(always)]
     fn with(self, new: LastRead, past: bool) -> LastRead {
         let same_lane = self.lane() == new.lane();
-        // Without branches, so that granules are served side by side.
+        // Without branches: some granules may know the read, others not.
         let known =
             (self.time == new.time) & (self.warps & new.warps != 0) & (same_lane | (self.lane() == SEVERAL));
         let lane = if same_lane { self.lane() } else { SEVERAL };
@@ -173,13 +173,25 @@ impl LastReads {
     /// Adds the read `new` to `N` granules from the `first`; `is_past` tells what happened before it.
     #[inline(always)]
     pub fn add<const N: usize>(&mut self, first: usize, new: LastRead, is_past: impl Fn(LastRead) -> bool) {
-        let time = &mut self.time[first..first + N];
-        let warps = &mut self.warps[first..first + N];
-        let origin = &mut self.origin[first..first + N];
+        // Read all, then write all: so that granules are served side by side.
+        let mut time: [u32; N] = column(&self.time, first);
+        let mut warps: [u32; N] = column(&self.warps, first);
+        let mut origin: [u32; N] = column(&self.origin, first);
         for i in 0..N {
             let old = LastRead { time: time[i], warps: warps[i], origin: origin[i] };
             let joined = old.with(new, is_past(old));
             (time[i], warps[i], origin[i]) = (joined.time, joined.warps, joined.origin);
         }
+        self.time[first..first + N].copy_from_slice(&time);
+        self.warps[first..first + N].copy_from_slice(&warps);
+        self.origin[first..first + N].copy_from_slice(&origin);
     }
+}
+
+/// Returns `N` numbers of a column from the `first`.
+#[inline(always)]
+fn column<const N: usize>(numbers: &[u32], first: usize) -> [u32; N] {
+    let mut out = [0; N];
+    out.copy_from_slice(&numbers[first..first + N]);
+    out
 }
