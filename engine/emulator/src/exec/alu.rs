@@ -93,10 +93,8 @@ pub fn execute(r: &mut Registers<'_>, i: &Inst, mask: u32) -> bool {
         Opcode::Logic(op) => logic(r, i, mask, op),
         Opcode::Lanes(f, mode, _) => {
             let mut s = [[0; LANES]; 4];
-            for n in 0..4 {
-                if !i.src[n].is_none() {
-                    s[n] = r.bits(i.src[n]);
-                }
+            for (s, &slot) in s.iter_mut().zip(&i.src).filter(|(_, slot)| !slot.is_none()) {
+                *s = r.bits(slot);
             }
             let mut new = [0; LANES];
             for k in 0..LANES {
