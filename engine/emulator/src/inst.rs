@@ -108,7 +108,7 @@ pub enum IntOp {
     Neg,
 }
 
-/// f32 operations in round-to-nearest without saturation, which inner loops consist of: these have a vector form.
+/// f32 operations that inner loops consist of, in round-to-nearest where nothing else is said: these have a vector form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FloatOp {
     Add,
@@ -119,6 +119,15 @@ pub enum FloatOp {
     Max,
     Neg,
     Abs,
+    /// `fma.rm`, and `cvt.sat`: with `ex2` these make an exponential.
+    FmaDown,
+    Saturate,
+    Ex2,
+    Lg2,
+    Div,
+    Rcp,
+    Sqrt,
+    Rsqrt,
 }
 
 /// Conversions that inner loops consist of: these have a vector form.

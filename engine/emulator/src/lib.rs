@@ -58,11 +58,12 @@
 //! | `exec/wait` | blocks that wait for others, by a loop that sleeps: set aside, and resumed |
 //! | `exec/registers`, `alu`, `mma`; `lane/` | arithmetic: loops over 32 lanes; functions of one lane |
 //! | `exec/access`, `address`, `atomic`, `copy`, `matrix` | instructions that access memory, with memcheck |
+//! | `exec/footprint` | what all lanes of a request say together: bounds, sectors, bank conflicts; remembered |
 //! | `exec/barrier`, `collective` | instructions of a whole block or warp, with synccheck |
-//! | `exec/vector_clock`, `shared_memory`, `global_shadow`, `grid_races` | racecheck: happens-before order, shadow memory |
+//! | `exec/vector_clock`, `last_access`, `shared_memory`, `global_shadow`, `grid_races` | racecheck: happens-before order, shadow memory |
 //! | `exec/taint` | initcheck: uninitialised bits followed through registers |
 //! | `fault`, `error` | faults of kernels, errors of calls |
-//! | `counters`, `exec/access_pattern`, `occupancy` | instructions, sectors, bank conflicts; resident blocks |
+//! | `counters`, `occupancy` | instructions, sectors, bank conflicts; resident blocks |
 
 #![warn(missing_docs)]
 

@@ -46,12 +46,13 @@ const CIRCLES: &[Circle] = &[
     Circle {
         package: "codelsi-emulator",
         members: &[
-            "exec/access_pattern.rs",
             "exec/address.rs",
             "exec/barrier.rs",
             "exec/copy.rs",
+            "exec/footprint.rs",
             "exec/global_shadow.rs",
             "exec/grid_races.rs",
+            "exec/last_access.rs",
             "exec/launch.rs",
             "exec/shared_memory.rs",
             "exec/thread_block.rs",

@@ -6,7 +6,7 @@ use super::scopes::Binding;
 use crate::address_space;
 use crate::error::Result;
 use crate::inst::RegisterClass::{self, B32, B64, Predicate};
-use crate::inst::{AtomicOp, CvtOp, MemoryAccess, Opcode, Strength, TaintFlow};
+use crate::inst::{AtomicOp, CvtOp, FloatOp, IntOp, MemoryAccess, Opcode, Strength, TaintFlow};
 use crate::lane::convert::{self, FINITE, INTEGRAL, types};
 use crate::lane::float::{FTZ, RELU, SAT};
 use crate::lane::half::MODE_BF16;
@@ -112,6 +112,8 @@ impl<'a> Builder<'a> {
             (PtxType::Int(32, _), PtxType::Int(64, _)) if simple => Opcode::Convert(CvtOp::U64ToU32),
             (PtxType::Int(32, _), PtxType::Int(32, _)) if simple => Opcode::Mov32,
             (PtxType::Int(64, _), PtxType::Int(64, _)) if simple => Opcode::Mov64,
+            (PtxType::Int(32, _), PtxType::Int(16, false)) if simple => Opcode::Int32(IntOp::And),
+            (PtxType::F32, PtxType::F32) if mode == SAT => Opcode::Float(FloatOp::Saturate, false),
             (PtxType::F32, PtxType::Int(32, true)) if simple => Opcode::Convert(CvtOp::S32ToF32),
             (PtxType::F32, PtxType::Int(32, false)) if simple => Opcode::Convert(CvtOp::U32ToF32),
             (PtxType::Bf16, PtxType::F32) if simple => Opcode::Convert(CvtOp::F32ToBf16),
@@ -128,7 +130,11 @@ impl<'a> Builder<'a> {
             }
         };
         let d = self.cvt_destination(d, to)?;
-        self.emit(op, &[d.0], &[a], 0)?;
+        let mut sources = vec![a];
+        if let Opcode::Int32(IntOp::And) = op {
+            sources.push(VirtualOperand::B32(0xffff));
+        }
+        self.emit(op, &[d.0], &sources, 0)?;
         match d.1 {
             None => Ok(()),
             Some((register, op, src)) => self.emit(op, &[register], &src, 0),
@@ -167,7 +173,7 @@ impl<'a> Builder<'a> {
                     return Ok((d, None));
                 }
                 let word = self.fresh_register(B32);
-                let cut = Opcode::Int32(crate::inst::IntOp::And);
+                let cut = Opcode::Int32(IntOp::And);
                 Ok((word, Some((d, cut, [word, VirtualOperand::B32(0xffff)]))))
             }
             _ => Ok((self.destination(o, ty.class())?, None)),
@@ -212,7 +218,7 @@ impl<'a> Builder<'a> {
             return self.emit(Opcode::Mov64, &[d], &[a], 0);
         }
         let shift = if to { base.wrapping_neg() } else { base };
-        self.emit(Opcode::Int64(crate::inst::IntOp::Add), &[d], &[a, VirtualOperand::B64(shift)], 0)
+        self.emit(Opcode::Int64(IntOp::Add), &[d], &[a, VirtualOperand::B64(shift)], 0)
     }
 
     fn is_space(&mut self, i: &'a Instruction<'a>) -> Result<()> {

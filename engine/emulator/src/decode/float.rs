@@ -8,6 +8,7 @@ use crate::inst::{BoolOp, CmpOp, CmpType, FloatOp, LaneFn, Opcode, PredicateOp, 
 use crate::lane::float::{self, FTZ, NAN, RELU, SAT, XOR_SIGN};
 use crate::lane::half::{self, MODE_BF16, PACKED};
 use crate::lane::int;
+use crate::lane::round::Rounding;
 use crate::ptx::{Instruction, Operand};
 
 impl<'a> Builder<'a> {
@@ -282,10 +283,11 @@ fn float_modifiers(root: &str, m: &mut Modifiers<'_>) -> Option<(u32, bool)> {
     Some((mode, false))
 }
 
-/// Returns the vector form of an f32 operation with no modifier but `.ftz`.
+/// Returns the vector form of an f32 operation with no modifier but `.ftz` and, of `fma`, `.rm`.
 fn inner_loop(root: &str, mode: u32) -> Option<FloatOp> {
     if mode & !FTZ != 0 {
-        return None;
+        let down = matches!(root, "fma" | "mad") && mode & !FTZ == float::mode(Rounding::Down);
+        return down.then_some(FloatOp::FmaDown);
     }
     Some(match root {
         "add" => FloatOp::Add,
@@ -296,6 +298,12 @@ fn inner_loop(root: &str, mode: u32) -> Option<FloatOp> {
         "max" => FloatOp::Max,
         "neg" => FloatOp::Neg,
         "abs" => FloatOp::Abs,
+        "ex2" => FloatOp::Ex2,
+        "lg2" => FloatOp::Lg2,
+        "div" => FloatOp::Div,
+        "rcp" => FloatOp::Rcp,
+        "sqrt" => FloatOp::Sqrt,
+        "rsqrt" => FloatOp::Rsqrt,
         _ => return None,
     })
 }

@@ -1,7 +1,7 @@
 //! Loads and stores.
 
-use super::access_pattern::AccessPattern;
-use super::address::{Offsets, check_alignment, checked_offsets};
+use super::address::{Addresses, GlobalRequest, Offsets, check_alignment, checked_offsets};
+use super::footprint::FootprintId;
 use super::registers::{Registers, row};
 use super::shared_memory::{Accessor, WarpAccess};
 use super::thread_block::BlockState;
@@ -17,15 +17,18 @@ use std::sync::atomic::Ordering::Relaxed;
 struct WarpRequest<'a> {
     i: &'a Inst,
     access: MemoryAccess,
+    /// Number of the instruction among those that access memory.
+    number: u32,
     bytes: u32,
     space: StateSpace,
-    addresses: [u64; LANES],
+    addresses: Addresses,
     mask: u32,
+    footprint: FootprintId,
 }
 
 /// Returns the state space of the first lane's generic address, the lanes' addresses in it, and the lanes that lie in
 /// it.
-pub fn first_space(addresses: &[u64; LANES], mask: u32) -> (StateSpace, [u64; LANES], u32) {
+pub fn first_space(addresses: &Addresses, mask: u32) -> (StateSpace, Addresses, u32) {
     let first = addresses[mask.trailing_zeros() as usize % LANES];
     let space = address_space::state_space_of(first);
     let group = lanes(mask)
@@ -49,7 +52,9 @@ impl<'g> Warp<'g> {
         let bytes = access.size as u32 * access.count as u32;
         self.require_known(i.src[0], mask, "an address")?;
         let addresses = self.addresses(i.src[0], i.imm, mask);
-        check_alignment(&addresses, bytes)?;
+        let number = block.launch.code.access_index[self.active.pc as usize];
+        let all = block.footprints.of(number, &addresses, bytes, mask);
+        check_alignment(&addresses, &block.footprints[all])?;
         let mut remaining = mask;
         while remaining != 0 {
             // One iteration, except for generic addresses that lie in several spaces.
@@ -57,7 +62,11 @@ impl<'g> Warp<'g> {
                 StateSpace::Generic => first_space(&addresses, remaining),
                 space => (space, addresses, remaining),
             };
-            let request = WarpRequest { i, access, bytes, space, addresses, mask: group };
+            let footprint = match group == mask {
+                true => all,
+                false => block.footprints.of(number, &addresses, bytes, group),
+            };
+            let request = WarpRequest { i, access, number, bytes, space, addresses, mask: group, footprint };
             if store {
                 self.store(block, &request)?
             } else {
@@ -79,17 +88,12 @@ impl<'g> Warp<'g> {
         let moved = q.mask.count_ones() as u64 * q.bytes as u64;
         match q.space {
             StateSpace::Shared => {
-                let offsets = checked_offsets(
-                    "shared memory",
-                    &q.addresses,
-                    block.launch.shared_bytes as u64,
-                    q.bytes,
-                )?;
-                let pattern = AccessPattern::of(&offsets, q.bytes, q.mask);
-                block.counters.shared_loads.count(moved, pattern.wavefronts(&offsets, q.bytes, q.mask));
+                let footprint = &block.footprints[q.footprint];
+                let size = block.launch.shared_bytes as u64;
+                let offsets = checked_offsets("shared memory", &q.addresses, footprint, size)?;
+                block.counters.shared_loads.count(moved, footprint.wavefronts);
                 let accessor = self.as_accessor(q.access.strength == Strength::Strong);
-                let warp_access =
-                    WarpAccess { accessor, base: 0, offsets: &offsets, bytes: q.bytes, mask: q.mask };
+                let warp_access = WarpAccess { accessor, base: 0, offsets: &offsets, footprint };
                 let tainted = block.shared_memory.read(&block.clock, warp_access)?;
                 let memory = &block.shared_memory;
                 gather(&mut self.registers, q, &offsets, q.mask, |_, w| memory.words[w]);
@@ -99,12 +103,9 @@ impl<'g> Warp<'g> {
                 }
             }
             StateSpace::Local => {
-                let offsets = checked_offsets(
-                    "local memory",
-                    &q.addresses,
-                    block.launch.code.local_bytes as u64,
-                    q.bytes,
-                )?;
+                let footprint = &block.footprints[q.footprint];
+                let size = block.launch.code.local_bytes as u64;
+                let offsets = checked_offsets("local memory", &q.addresses, footprint, size)?;
                 block.counters.local_loads.count(moved, (0, 0));
                 let local = &self.local;
                 gather(&mut self.registers, q, &offsets, q.mask, |k, w| local[w * LANES + k]);
@@ -114,7 +115,8 @@ impl<'g> Warp<'g> {
             }
             StateSpace::Param => {
                 let size = block.launch.code.param_bytes as u64;
-                let offsets = checked_offsets("the parameters", &q.addresses, size, q.bytes)?;
+                let footprint = &block.footprints[q.footprint];
+                let offsets = checked_offsets("the parameters", &q.addresses, footprint, size)?;
                 block.counters.constant_loads.count(moved, (0, 0));
                 gather(&mut self.registers, q, &offsets, q.mask, |_, w| block.launch.params[w]);
                 self.load_taint(block, q, &offsets, q.mask, |_, _| 0);
@@ -134,22 +136,18 @@ impl<'g> Warp<'g> {
 
     #[inline(always)]
     fn load_global(&mut self, block: &mut BlockState<'g>, q: &WarpRequest<'_>) -> LaneResult {
-        let mut remaining = q.mask;
-        while remaining != 0 {
-            let (a, offsets, group) = block.allocation(self.active.pc, &q.addresses, remaining, q.bytes)?;
-            remaining &= !group;
-            let pattern = AccessPattern::of(&offsets, q.bytes, group);
-            let moved = group.count_ones() as u64 * q.bytes as u64;
+        let mut request = q.to_global();
+        while let Some((a, offsets)) = block.next_allocation(&mut request)? {
+            let footprint = &block.footprints[request.footprint];
+            let group = footprint.mask;
             if q.space == StateSpace::Const {
-                block.counters.constant_loads.count(moved, (0, 0));
+                block.counters.constant_loads.count(footprint.moved(), (0, 0));
             } else {
-                block.counters.global_loads.count(moved, pattern.sectors(&offsets, q.bytes, group));
-                let access = block.launch.code.access_index[self.active.pc as usize];
-                block.log.add(access, a.base, &offsets, q.bytes, group, pattern);
+                block.counters.global_loads.count(footprint.moved(), footprint.sectors);
+                block.log.add(q.number, a.base, &offsets, footprint);
                 if block.launch.options.racecheck && q.access.strength == Strength::Weak {
-                    let (accessor, bytes) = (self.as_accessor(false), q.bytes);
-                    let warp_access =
-                        WarpAccess { accessor, base: a.base, offsets: &offsets, bytes, mask: group };
+                    let accessor = self.as_accessor(false);
+                    let warp_access = WarpAccess { accessor, base: a.base, offsets: &offsets, footprint };
                     block.global_shadow.read(&block.clock, warp_access)?;
                 }
             }
@@ -194,19 +192,14 @@ impl<'g> Warp<'g> {
         let reversed = block.launch.options.schedule == Schedule::Late;
         match q.space {
             StateSpace::Shared => {
-                let offsets = checked_offsets(
-                    "shared memory",
-                    &q.addresses,
-                    block.launch.shared_bytes as u64,
-                    q.bytes,
-                )?;
-                let pattern = AccessPattern::of(&offsets, q.bytes, q.mask);
-                block.counters.shared_stores.count(moved, pattern.wavefronts(&offsets, q.bytes, q.mask));
+                let footprint = &block.footprints[q.footprint];
+                let size = block.launch.shared_bytes as u64;
+                let offsets = checked_offsets("shared memory", &q.addresses, footprint, size)?;
+                block.counters.shared_stores.count(moved, footprint.wavefronts);
                 let tainted = self.tainted_values(q);
                 let accessor = self.as_accessor(q.access.strength == Strength::Strong);
                 let same = |a: usize, b: usize| same_values(&self.registers, q, a, b);
-                let warp_access =
-                    WarpAccess { accessor, base: 0, offsets: &offsets, bytes: q.bytes, mask: q.mask };
+                let warp_access = WarpAccess { accessor, base: 0, offsets: &offsets, footprint };
                 block.shared_memory.write(&mut block.clock, warp_access, tainted, same)?;
                 let memory = &mut block.shared_memory;
                 scatter(&self.registers, q, &offsets, q.mask, reversed, |_, w, value, bits| {
@@ -219,12 +212,9 @@ impl<'g> Warp<'g> {
                 }
             }
             StateSpace::Local => {
-                let offsets = checked_offsets(
-                    "local memory",
-                    &q.addresses,
-                    block.launch.code.local_bytes as u64,
-                    q.bytes,
-                )?;
+                let footprint = &block.footprints[q.footprint];
+                let size = block.launch.code.local_bytes as u64;
+                let offsets = checked_offsets("local memory", &q.addresses, footprint, size)?;
                 block.counters.local_stores.count(moved, (0, 0));
                 let put = |cells: &mut [u32], k: usize, w: usize, value: u32, bits: u32| {
                     let cell = &mut cells[w * LANES + k];
@@ -262,20 +252,17 @@ impl<'g> Warp<'g> {
         for &s in &q.i.src[1..1 + q.access.count as usize] {
             self.require_known(s, q.mask, "a value stored in global memory")?;
         }
-        let mut remaining = q.mask;
-        while remaining != 0 {
-            let (a, offsets, group) = block.allocation(self.active.pc, &q.addresses, remaining, q.bytes)?;
-            remaining &= !group;
-            let pattern = AccessPattern::of(&offsets, q.bytes, group);
-            let moved = group.count_ones() as u64 * q.bytes as u64;
-            block.counters.global_stores.count(moved, pattern.sectors(&offsets, q.bytes, group));
+        let mut request = q.to_global();
+        while let Some((a, offsets)) = block.next_allocation(&mut request)? {
+            let footprint = &block.footprints[request.footprint];
+            let group = footprint.mask;
+            block.counters.global_stores.count(footprint.moved(), footprint.sectors);
             if q.access.strength == Strength::Strong {
                 block.launch.note_change();
             }
-            let access = block.launch.code.access_index[self.active.pc as usize];
-            block.log.add(access, a.base, &offsets, q.bytes, group, pattern);
+            block.log.add(q.number, a.base, &offsets, footprint);
             if let Some((first, second)) =
-                pattern.conflicting_lanes(&offsets, group, |x, y| same_values(&self.registers, q, x, y))
+                footprint.conflicting_lanes(&offsets, |x, y| same_values(&self.registers, q, x, y))
                 && block.launch.options.racecheck
             {
                 let address = a.base + offsets[second] as u64;
@@ -289,8 +276,7 @@ impl<'g> Warp<'g> {
                     accessor: self.as_accessor(false),
                     base: a.base,
                     offsets: &offsets,
-                    bytes: q.bytes,
-                    mask: group,
+                    footprint,
                 };
                 block.global_shadow.write(&block.clock, warp_access)?;
             }
@@ -315,6 +301,17 @@ impl<'g> Warp<'g> {
             return 0;
         }
         q.i.src[1..1 + q.access.count as usize].iter().fold(0, |t, &s| t | self.tainted(s, q.mask))
+    }
+}
+
+impl WarpRequest<'_> {
+    fn to_global(&self) -> GlobalRequest<'_> {
+        GlobalRequest {
+            access: self.number,
+            addresses: &self.addresses,
+            footprint: self.footprint,
+            remaining: self.mask,
+        }
     }
 }
 

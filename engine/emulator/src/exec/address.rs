@@ -1,21 +1,24 @@
 //! Memcheck: the addresses of a request, the memory they point into, alignment and bounds.
 
+use super::footprint::{Footprint, FootprintId};
 use super::registers::row;
 use super::thread_block::BlockState;
 use super::warp::{Warp, lanes};
 use crate::fault::{FaultKind, LaneFault, LaneResult, lane_fault};
-use crate::inst::{LANES, RegisterClass, RegisterSlot};
+use crate::inst::{FULL, LANES, RegisterClass, RegisterSlot};
 use crate::memory::{Allocation, Pointee};
 
-/// Byte offsets of a request's lanes in the memory they point into. Inactive lanes repeat an active one, so
-/// that loops need not look at the mask.
+/// The addresses of a request's lanes. Inactive lanes repeat an active one, so that loops need not look at the mask.
+pub type Addresses = [u64; LANES];
+
+/// Byte offsets of a request's lanes in the memory they point into.
 pub type Offsets = [usize; LANES];
 
 impl<'g> Warp<'g> {
     /// Returns the addresses `base + offset`; inactive lanes repeat the first active one.
     #[inline(always)]
-    pub fn addresses(&self, base: RegisterSlot, offset: i64, mask: u32) -> [u64; LANES] {
-        let all: [u64; LANES] = match base.class() {
+    pub fn addresses(&self, base: RegisterSlot, offset: i64, mask: u32) -> Addresses {
+        let all: Addresses = match base.class() {
             RegisterClass::B64 => {
                 let base = self.registers.b64(base);
                 row(|k| base[k].wrapping_add(offset as u64))
@@ -25,23 +28,25 @@ impl<'g> Warp<'g> {
                 row(|k| base[k].wrapping_add(offset as u32) as u64)
             }
         };
-        let first = all[mask.trailing_zeros() as usize % LANES];
-        row(|k| if mask >> k & 1 != 0 { all[k] } else { first })
+        if mask == FULL { all } else { repeated(&all, mask) }
     }
 }
 
-/// Checks that every address is a multiple of `bytes`.
+/// Returns the addresses of `mask`, the first one repeated in the other lanes.
 #[inline(always)]
-pub fn check_alignment(addresses: &[u64; LANES], bytes: u32) -> LaneResult {
-    let mut low = 0;
-    for a in addresses {
-        low |= a;
-    }
-    if low & (bytes as u64 - 1) == 0 { Ok(()) } else { Err(misaligned(addresses, bytes)) }
+fn repeated(addresses: &Addresses, mask: u32) -> Addresses {
+    let first = addresses[mask.trailing_zeros() as usize % LANES];
+    row(|k| if mask >> k & 1 != 0 { addresses[k] } else { first })
+}
+
+/// Checks that every address is a multiple of the request's size.
+#[inline(always)]
+pub fn check_alignment(addresses: &Addresses, footprint: &Footprint) -> LaneResult {
+    if footprint.is_aligned(addresses[0]) { Ok(()) } else { Err(misaligned(addresses, footprint.bytes)) }
 }
 
 #[cold]
-fn misaligned(addresses: &[u64; LANES], bytes: u32) -> Box<LaneFault> {
+fn misaligned(addresses: &Addresses, bytes: u32) -> Box<LaneFault> {
     let lane = addresses.iter().position(|a| a % bytes as u64 != 0).unwrap_or(0);
     let detail = format!("address {:#x} is not aligned to the {bytes} bytes of the access", addresses[lane]);
     lane_fault(FaultKind::Misaligned, Some(lane as u32), detail)
@@ -49,17 +54,20 @@ fn misaligned(addresses: &[u64; LANES], bytes: u32) -> Box<LaneFault> {
 
 /// Returns the offsets in a memory of `size` bytes that starts at address 0, after a check of the bounds.
 #[inline(always)]
-pub fn checked_offsets(what: &str, addresses: &[u64; LANES], size: u64, bytes: u32) -> LaneResult<Offsets> {
-    let last = size.wrapping_sub(bytes as u64);
-    let mut inside = size >= bytes as u64;
-    for &a in addresses {
-        inside &= a <= last;
+pub fn checked_offsets(
+    what: &str,
+    addresses: &Addresses,
+    footprint: &Footprint,
+    size: u64,
+) -> LaneResult<Offsets> {
+    match footprint.stays_in(addresses[0], size) {
+        true => Ok(row(|k| addresses[k] as usize)),
+        false => Err(out_of_bounds(what, addresses, size, footprint.bytes)),
     }
-    if inside { Ok(row(|k| addresses[k] as usize)) } else { Err(out_of_bounds(what, addresses, size, bytes)) }
 }
 
 #[cold]
-fn out_of_bounds(what: &str, addresses: &[u64; LANES], size: u64, bytes: u32) -> Box<LaneFault> {
+fn out_of_bounds(what: &str, addresses: &Addresses, size: u64, bytes: u32) -> Box<LaneFault> {
     let beyond = |&a: &u64| a.checked_add(bytes as u64).is_none_or(|end| end > size);
     let lane = addresses.iter().position(beyond).unwrap_or(0);
     let detail =
@@ -67,65 +75,62 @@ fn out_of_bounds(what: &str, addresses: &[u64; LANES], size: u64, bytes: u32) ->
     lane_fault(FaultKind::OutOfBounds, Some(lane as u32), detail)
 }
 
+/// A request to global memory, which is served allocation by allocation.
+pub struct GlobalRequest<'a> {
+    /// Number of the instruction among those that access memory.
+    pub access: u32,
+    pub addresses: &'a Addresses,
+    /// The footprint of all lanes at first, then of those in the allocation found last.
+    pub footprint: FootprintId,
+    /// Lanes that are not yet served.
+    pub remaining: u32,
+}
+
 impl<'g> BlockState<'g> {
-    /// Returns the allocation that the first lane of `mask` points into, the offsets in it, and the lanes that point
-    /// into it.
+    /// Serves the first lane that remains and those in the same allocation: returns it, and their offsets in it.
     #[inline(always)]
-    pub fn allocation(
+    pub fn next_allocation(
         &mut self,
-        pc: u32,
-        addresses: &[u64; LANES],
-        mask: u32,
-        bytes: u32,
-    ) -> LaneResult<(&'g Allocation, Offsets, u32)> {
-        let live = &self.launch.snapshot.live;
-        let access = self.launch.code.access_index[pc as usize];
-        let hit = self.last_allocation[access as usize] as usize;
-        if let Some(a) = live.get(hit)
-            && a.size >= bytes as u64
-        {
-            let offsets: [u64; LANES] = row(|k| addresses[k].wrapping_sub(a.base));
-            let last = a.size - bytes as u64;
-            let mut inside = true;
-            for &x in &offsets {
-                inside &= x <= last;
-            }
-            if inside {
-                return Ok((a, row(|k| offsets[k] as usize), mask));
-            }
+        q: &mut GlobalRequest<'_>,
+    ) -> LaneResult<Option<(&'g Allocation, Offsets)>> {
+        if q.remaining == 0 {
+            return Ok(None);
         }
-        self.find_allocation(access, addresses, mask, bytes)
+        let footprint = &self.footprints[q.footprint];
+        let hit = self.last_allocation[q.access as usize] as usize;
+        if let Some(a) = self.launch.snapshot.live.get(hit)
+            && footprint.mask == q.remaining
+            && footprint.stays_in(q.addresses[0].wrapping_sub(a.base), a.size)
+        {
+            q.remaining = 0;
+            return Ok(Some((a, row(|k| q.addresses[k].wrapping_sub(a.base) as usize))));
+        }
+        self.find_allocation(q).map(Some)
     }
 
     #[inline(never)]
-    fn find_allocation(
-        &mut self,
-        access: u32,
-        addresses: &[u64; LANES],
-        mask: u32,
-        bytes: u32,
-    ) -> LaneResult<(&'g Allocation, Offsets, u32)> {
-        let first = mask.trailing_zeros() as usize % LANES;
+    fn find_allocation(&mut self, q: &mut GlobalRequest<'_>) -> LaneResult<(&'g Allocation, Offsets)> {
+        let (addresses, bytes) = (q.addresses, self.footprints[q.footprint].bytes);
+        let first = q.remaining.trailing_zeros() as usize % LANES;
         let launch = self.launch;
         let Pointee::Live(index) = launch.snapshot.find(addresses[first]) else {
             return Err(self.outside_allocations(addresses[first], first, bytes));
         };
         let a = &launch.snapshot.live[index];
-        self.last_allocation[access as usize] = index as u32;
+        self.last_allocation[q.access as usize] = index as u32;
         let inside = |&k: &usize| {
             addresses[k] >= a.base
                 && addresses[k] - a.base <= a.size.wrapping_sub(bytes as u64)
                 && a.size >= bytes as u64
         };
-        let group = lanes(mask).filter(inside).fold(0u32, |m, k| m | 1 << k);
+        let group = lanes(q.remaining).filter(inside).fold(0u32, |m, k| m | 1 << k);
         if group >> first & 1 == 0 {
             return Err(self.outside_allocations(addresses[first], first, bytes));
         }
-        let offsets = row(|k| {
-            let k = if group >> k & 1 != 0 { k } else { first };
-            (addresses[k] - a.base) as usize
-        });
-        Ok((a, offsets, group))
+        let addresses = repeated(addresses, group);
+        q.footprint = self.footprints.of(q.access, &addresses, bytes, group);
+        q.remaining &= !group;
+        Ok((a, row(|k| (addresses[k] - a.base) as usize)))
     }
 
     /// Describes the fault of an access that does not lie in an allocation.

@@ -92,7 +92,10 @@ pub fn execute(r: &mut Registers<'_>, i: &Inst, mask: u32) -> bool {
         }
         Opcode::Logic(op) => logic(r, i, mask, op),
         Opcode::Lanes(f, mode, _) => {
-            let s: [[u64; LANES]; 4] = from_fn(|n| r.bits(i.src[n]));
+            let mut s = [[0; LANES]; 4];
+            for (s, &slot) in s.iter_mut().zip(&i.src).filter(|(_, slot)| !slot.is_none()) {
+                *s = r.bits(slot);
+            }
             let mut new = [0; LANES];
             for k in 0..LANES {
                 if mask >> k & 1 != 0 {
@@ -178,9 +181,37 @@ fn float(r: &mut Registers<'_>, i: &Inst, mask: u32, op: FloatOp, z: impl Fn(f32
         FloatOp::Max => b32_binary(r, i, mask, |a, b| {
             min_or_max(f(a), f(b), f(a) > f(b), f(a).to_bits() & f(b).to_bits())
         }),
+        FloatOp::FmaDown => b32_ternary(r, i, mask, |a, b, c| canonical(z(fma_down(f(a), f(b), f(c))))),
+        FloatOp::Saturate => b32_unary(r, i, mask, |a| saturate(f(a)).to_bits()),
+        FloatOp::Ex2 => b32_unary(r, i, mask, |a| canonical(z(f(a).exp2()))),
+        FloatOp::Lg2 => b32_unary(r, i, mask, |a| canonical(z((f(a) as f64).log2() as f32))),
+        FloatOp::Div => b32_binary(r, i, mask, |a, b| canonical(z(f(a) / f(b)))),
+        FloatOp::Rcp => b32_unary(r, i, mask, |a| canonical(z(1.0 / f(a)))),
+        FloatOp::Sqrt => b32_unary(r, i, mask, |a| canonical(z(f(a).sqrt()))),
+        FloatOp::Rsqrt => b32_unary(r, i, mask, |a| canonical(z((1.0 / (f(a) as f64).sqrt()) as f32))),
         FloatOp::Neg => b32_unary(r, i, mask, |a| f(a).to_bits() ^ 0x8000_0000),
         FloatOp::Abs => b32_unary(r, i, mask, |a| f(a).to_bits() & 0x7fff_ffff),
     }
+}
+
+/// Returns a b + c, rounded down once: the product is exact in f64, and so is the error of the sum.
+#[inline(always)]
+fn fma_down(a: f32, b: f32, c: f32) -> f32 {
+    let (product, c) = (a as f64 * b as f64, c as f64);
+    let sum = product + c;
+    let part = sum - product;
+    let low = (product - (sum - part)) + (c - part);
+    let nearest = sum as f32;
+    let above = nearest as f64 > sum || nearest as f64 == sum && low < 0.0;
+    let zero = sum == 0.0 && (product != 0.0 || product.is_sign_negative() != c.is_sign_negative());
+    let rounded = if above { nearest.next_down() } else { nearest };
+    if zero { -0.0 } else { rounded }
+}
+
+/// Clamps to 0 and 1; NaN becomes 0.
+#[inline(always)]
+fn saturate(x: f32) -> f32 {
+    if x.is_nan() { 0.0 } else { x.clamp(0.0, 1.0) }
 }
 
 /// Returns a if `first`, else b; `equal` if they compare equal; NaN only if both are.
@@ -385,6 +416,7 @@ fn carry(r: &mut Registers<'_>, i: &Inst, mask: u32, subtract: bool, read: bool,
 }
 
 /// Packs parts into a wider register or unpacks them. Bits only move, so the same code moves taint.
+#[inline(always)]
 pub fn pack(r: &mut Registers<'_>, i: &Inst, mask: u32) {
     match i.op {
         Opcode::Pack64 => {
@@ -418,6 +450,39 @@ pub fn pack(r: &mut Registers<'_>, i: &Inst, mask: u32) {
             for n in 0..4 {
                 r.set_b32(i.dst[n], &map_lanes(&a, |x| (x >> (16 * n)) as u32 & 0xffff), mask);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lane::float::{self, mode};
+    use crate::lane::round::Rounding;
+
+    #[test]
+    fn rounding_down_and_saturation_agree_with_the_functions_of_a_lane() {
+        const SPECIAL: [u32; 9] =
+            [0, 1 << 31, 1, 0x8000_0001, 0x7f80_0000, 0xff80_0000, NAN32, 0x7f7f_ffff, 0xff7f_ffff];
+        let mut state = 11u64;
+        let mut next = || {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            let bits = (state >> 32) as u32;
+            // One in four is special, one in four is near 1, so that sums cancel.
+            match bits % 4 {
+                0 => SPECIAL[(bits >> 8) as usize % SPECIAL.len()],
+                1 => bits & 0x807f_ffff | 0x3f80_0000,
+                _ => (state >> 21) as u32,
+            }
+        };
+        for _ in 0..400_000 {
+            let x = [next(), next(), next()];
+            let [a, b, c] = x.map(f32::from_bits);
+            let bits = [x[0] as u64, x[1] as u64, x[2] as u64, 0];
+            let got = canonical(fma_down(a, b, c)) as u64;
+            assert_eq!(got, float::fma(&bits, mode(Rounding::Down)), "{a:e} {b:e} {c:e}");
+            let f32_to_f32 = convert::types(convert::CvtType::F32, convert::CvtType::F32);
+            assert_eq!(saturate(a).to_bits() as u64, convert::cvt(&bits, float::SAT | f32_to_f32), "{a:e}");
         }
     }
 }

@@ -1,8 +1,7 @@
 //! Atomics (`atom`) and reductions (`red`) on global and shared memory.
 
 use super::access::first_space;
-use super::access_pattern::AccessPattern;
-use super::address::{check_alignment, checked_offsets};
+use super::address::{Addresses, GlobalRequest, check_alignment, checked_offsets};
 use super::shared_memory::WarpAccess;
 use super::thread_block::BlockState;
 use super::warp::{Warp, lanes};
@@ -69,7 +68,9 @@ impl<'g> Warp<'g> {
     ) -> LaneResult {
         self.require_known(i.src[0], mask, "an address")?;
         let addresses = self.addresses(i.src[0], i.imm, mask);
-        check_alignment(&addresses, what.2 as u32)?;
+        let access = block.launch.code.access_index[self.active.pc as usize];
+        let all = block.footprints.of(access, &addresses, what.2 as u32, mask);
+        check_alignment(&addresses, &block.footprints[all])?;
         let mut remaining = mask;
         while remaining != 0 {
             let (space, addresses, group) = match what.0 {
@@ -87,7 +88,7 @@ impl<'g> Warp<'g> {
         block: &mut BlockState<'g>,
         i: &Inst,
         (space, op, size): (StateSpace, AtomicOp, u8),
-        addresses: &[u64; LANES],
+        addresses: &Addresses,
         mask: u32,
     ) -> LaneResult {
         let (b, c) = (self.registers.bits(i.src[1]), self.registers.bits(i.src[2]));
@@ -96,28 +97,17 @@ impl<'g> Warp<'g> {
             order.reverse();
         }
         let mut old = [0u64; LANES];
-        let moved = |mask: u32| mask.count_ones() as u64 * size as u64;
+        let access = block.launch.code.access_index[self.active.pc as usize];
+        let footprint = block.footprints.of(access, addresses, size as u32, mask);
         match space {
             StateSpace::Shared => {
-                let offsets = checked_offsets(
-                    "shared memory",
-                    addresses,
-                    block.launch.shared_bytes as u64,
-                    size as u32,
-                )?;
-                let pattern = AccessPattern::of(&offsets, size as u32, mask);
-                block
-                    .counters
-                    .shared_atomics
-                    .count(moved(mask), pattern.wavefronts(&offsets, size as u32, mask));
+                let footprint = &block.footprints[footprint];
+                let limit = block.launch.shared_bytes as u64;
+                let offsets = checked_offsets("shared memory", addresses, footprint, limit)?;
+                block.counters.shared_atomics.count(footprint.moved(), footprint.wavefronts);
                 let operand = self.tainted(i.src[1], mask) | self.tainted(i.src[2], mask);
-                let warp_access = WarpAccess {
-                    accessor: self.as_accessor(true),
-                    base: 0,
-                    offsets: &offsets,
-                    bytes: size as u32,
-                    mask,
-                };
+                let accessor = self.as_accessor(true);
+                let warp_access = WarpAccess { accessor, base: 0, offsets: &offsets, footprint };
                 if operand != 0 || block.shared_memory.read(&block.clock, warp_access)? {
                     let lane = operand.checked_ilog2().unwrap_or(mask.trailing_zeros());
                     let detail = "an atomic on shared memory uses uninitialised data";
@@ -137,18 +127,12 @@ impl<'g> Warp<'g> {
                 for s in [i.src[1], i.src[2]] {
                     self.require_known(s, mask, "an operand of an atomic on global memory")?;
                 }
-                let mut remaining = mask;
-                while remaining != 0 {
-                    let (a, offsets, group) =
-                        block.allocation(self.active.pc, addresses, remaining, size as u32)?;
-                    remaining &= !group;
-                    let pattern = AccessPattern::of(&offsets, size as u32, group);
-                    block
-                        .counters
-                        .global_atomics
-                        .count(moved(group), pattern.sectors(&offsets, size as u32, group));
-                    let access = block.launch.code.access_index[self.active.pc as usize];
-                    block.log.add(access, a.base, &offsets, size as u32, group, pattern);
+                let mut request = GlobalRequest { access, addresses, footprint, remaining: mask };
+                while let Some((a, offsets)) = block.next_allocation(&mut request)? {
+                    let footprint = &block.footprints[request.footprint];
+                    let group = footprint.mask;
+                    block.counters.global_atomics.count(footprint.moved(), footprint.sectors);
+                    block.log.add(access, a.base, &offsets, footprint);
                     block.launch.note_change();
                     let _wide = (size == 8).then(|| block.launch.wide_atomics.lock());
                     for &k in order.iter().filter(|&&k| group >> k & 1 != 0) {

@@ -8,6 +8,7 @@ use crate::inst::{FULL, Inst, LANES, Opcode, ReduxOp, RegisterSlot, ShuffleMode,
 
 impl<'g> Warp<'g> {
     /// Executes a warp collective.
+    #[inline(always)]
     pub fn collective(&mut self, block: &mut BlockState<'g>, i: &Inst, mask: u32) -> LaneResult {
         match i.op {
             Opcode::Shuffle(mode) => {
@@ -57,9 +58,19 @@ impl<'g> Warp<'g> {
     }
 
     /// Synccheck of a member mask: it must name exactly the active lanes.
+    #[inline(always)]
     fn members(&self, what: &str, s: RegisterSlot, mask: u32) -> LaneResult {
         self.require_known(s, mask, "a member mask")?;
         let row = self.registers.b32(s);
+        let mut unlike = 0;
+        for (k, named) in row.iter().enumerate() {
+            unlike |= (named & self.launched ^ mask) & (mask >> k & 1).wrapping_neg();
+        }
+        if unlike == 0 { Ok(()) } else { self.not_members(what, row, mask) }
+    }
+
+    #[cold]
+    fn not_members(&self, what: &str, row: &[u32; LANES], mask: u32) -> LaneResult {
         for k in lanes(mask) {
             let named = row[k] & self.launched;
             if named == mask {

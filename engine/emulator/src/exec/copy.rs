@@ -1,10 +1,9 @@
 //! `cp.async`: asynchronous copies from global to shared memory, which complete at once or as late as the program
 //! allows.
 
-use super::access_pattern::AccessPattern;
-use super::address::{Offsets, check_alignment, checked_offsets};
+use super::address::{Addresses, GlobalRequest, Offsets, check_alignment, checked_offsets};
 use super::registers::row;
-use super::shared_memory::WarpAccess;
+use super::shared_memory::{Accessor, WarpAccess};
 use super::thread_block::BlockState;
 use super::warp::{Warp, lanes};
 use crate::fault::{FaultKind, LaneResult, lane_fault};
@@ -38,6 +37,16 @@ pub struct AsyncCopies<'g> {
     committed: [u32; LANES],
 }
 
+/// Returns the mask of the lanes that fulfil a condition.
+#[inline(always)]
+fn lanes_where(condition: impl Fn(usize) -> bool) -> u32 {
+    let mut mask = 0;
+    for k in 0..LANES {
+        mask |= (condition(k) as u32) << k;
+    }
+    mask
+}
+
 impl AsyncCopies<'_> {
     /// Executes `cp.async.commit_group`.
     pub fn commit(&mut self, mask: u32) {
@@ -61,6 +70,7 @@ impl PendingCopy<'_> {
     }
 
     /// Writes the values of some lanes to shared memory.
+    #[inline(always)]
     fn complete(&self, mask: u32, words: &mut [u32]) {
         let n = self.size as usize / 4;
         for k in lanes(mask) {
@@ -68,7 +78,9 @@ impl PendingCopy<'_> {
             match self.from {
                 Some(a) if self.bytes[k] == self.size => {
                     let source = &a.words()[self.offsets[k] / 4..][..n];
-                    target.iter_mut().zip(source).for_each(|(t, s)| *t = s.load(Relaxed));
+                    for (t, s) in target.iter_mut().zip(source) {
+                        *t = s.load(Relaxed);
+                    }
                 }
                 _ => target.iter_mut().enumerate().for_each(|(w, t)| *t = self.word(k, w, Allocation::words)),
             }
@@ -89,17 +101,19 @@ impl PendingCopy<'_> {
 
 impl<'g> Warp<'g> {
     /// Executes `cp.async`.
+    #[inline(always)]
     pub fn copy_async(&mut self, block: &mut BlockState<'g>, i: &Inst, size: u8, mask: u32) -> LaneResult {
         let size = size as u32;
         for (s, what) in [(0, "an address"), (1, "an address"), (2, "a source size")] {
             self.require_known(i.src[s], mask, what)?;
         }
         let to = self.addresses(i.src[0], i.imm >> 32, mask);
-        check_alignment(&to, size)?;
-        let to = checked_offsets("shared memory", &to, block.launch.shared_bytes as u64, size)?;
-        let pattern = AccessPattern::of(&to, size, mask);
-        let moved = mask.count_ones() as u64 * size as u64;
-        block.counters.shared_stores.count(moved, pattern.wavefronts(&to, size, mask));
+        let access = block.launch.code.access_index[self.active.pc as usize];
+        let id = block.footprints.of(access, &to, size, mask);
+        let footprint = &block.footprints[id];
+        check_alignment(&to, footprint)?;
+        let to = checked_offsets("shared memory", &to, footprint, block.launch.shared_bytes as u64)?;
+        block.counters.shared_stores.count(footprint.moved(), footprint.wavefronts);
         let bytes: [u32; LANES] = match i.src[2].is_none() {
             true => [size; LANES],
             false => *self.registers.b32(i.src[2]),
@@ -111,11 +125,11 @@ impl<'g> Warp<'g> {
             );
             return Err(lane_fault(FaultKind::Invalid, Some(k as u32), detail));
         }
-        let warp_access =
-            WarpAccess { accessor: self.as_accessor(false), base: 0, offsets: &to, bytes: size, mask };
+        let warp_access = WarpAccess { accessor: self.as_accessor(false), base: 0, offsets: &to, footprint };
         block.shared_memory.copy_begin(&block.clock, warp_access)?;
         let from = self.addresses(i.src[1], i.imm as i32 as i64, mask);
-        check_alignment(&from, size)?;
+        let id = block.footprints.of(access, &from, size, mask);
+        check_alignment(&from, &block.footprints[id])?;
         let first = self.copies.pending.len();
         let copy = PendingCopy {
             pc: self.active.pc,
@@ -129,78 +143,87 @@ impl<'g> Warp<'g> {
         };
         self.copy_sources(block, &from, copy)?;
         if block.launch.options.schedule == Schedule::Early {
-            self.copies.pending[first..]
-                .iter()
-                .for_each(|b| b.complete(b.mask, &mut block.shared_memory.words));
+            for b in &self.copies.pending[first..] {
+                b.complete(b.mask, &mut block.shared_memory.words);
+            }
         }
         Ok(())
     }
 
     /// Finds the allocation that each lane reads from, and adds a pending copy for every allocation.
+    #[inline(always)]
     fn copy_sources(
         &mut self,
         block: &mut BlockState<'g>,
-        from: &[u64; LANES],
+        from: &Addresses,
         copy: PendingCopy<'g>,
     ) -> LaneResult {
-        let lanes_where = |f: &dyn Fn(u32) -> bool| {
-            lanes(copy.mask).filter(|&k| f(copy.bytes[k])).fold(0, |m, k| m | 1 << k)
-        };
-        let empty = lanes_where(&|bytes| bytes == 0);
+        let lanes_of = |bytes: u32| lanes_where(|k| copy.bytes[k] == bytes) & copy.mask;
+        let empty = lanes_of(0);
         if empty != 0 {
             self.copies.pending.push(PendingCopy { mask: empty, ..copy });
         }
         let mut remaining = copy.mask & !empty;
         while remaining != 0 {
             // Lanes that read less than the full size are looked up one by one: they may end at an edge.
-            let full = remaining & lanes_where(&|bytes| bytes == copy.size);
+            let full = remaining & lanes_of(copy.size);
             let (group, length): (u32, u32) = match full {
                 0 => (1 << remaining.trailing_zeros(), copy.bytes[remaining.trailing_zeros() as usize]),
                 full => (full, copy.size),
             };
             let first = from[group.trailing_zeros() as usize];
             let addresses = row(|k| if group >> k & 1 != 0 { from[k] } else { first });
-            let (a, offsets, served) = block.allocation(self.active.pc, &addresses, group, length)?;
-            remaining &= !served;
-            let pattern = AccessPattern::of(&offsets, length, served);
-            let moved = served.count_ones() as u64 * length as u64;
-            block.counters.global_loads.count(moved, pattern.sectors(&offsets, length, served));
+            remaining &= !group;
             let access = block.launch.code.access_index[self.active.pc as usize];
-            block.log.add(access, a.base, &offsets, length, served, pattern);
-            if block.launch.options.racecheck {
-                let warp_access = WarpAccess {
-                    accessor: self.as_accessor(false),
-                    base: a.base,
-                    offsets: &offsets,
-                    bytes: length,
-                    mask: served,
-                };
-                block.global_shadow.read(&block.clock, warp_access)?;
+            let footprint = block.footprints.of(access, &addresses, length, group);
+            let mut request = GlobalRequest { access, addresses: &addresses, footprint, remaining: group };
+            while let Some((a, offsets)) = block.next_allocation(&mut request)? {
+                let footprint = &block.footprints[request.footprint];
+                block.counters.global_loads.count(footprint.moved(), footprint.sectors);
+                block.log.add(access, a.base, &offsets, footprint);
+                if block.launch.options.racecheck {
+                    let warp_access = WarpAccess {
+                        accessor: self.as_accessor(false),
+                        base: a.base,
+                        offsets: &offsets,
+                        footprint,
+                    };
+                    block.global_shadow.read(&block.clock, warp_access)?;
+                }
+                let served = footprint.mask;
+                self.copies.pending.push(PendingCopy { mask: served, from: Some(a), offsets, ..copy });
             }
-            self.copies.pending.push(PendingCopy { mask: served, from: Some(a), offsets, ..copy });
         }
         Ok(())
     }
 
     /// Executes `cp.async.wait_group`: at most `remaining` groups stay pending; -1 waits for all copies, committed or
     /// not.
+    #[inline(always)]
     pub fn copy_wait(&mut self, block: &mut BlockState<'g>, remaining: i64, mask: u32) -> LaneResult {
         let late = block.launch.options.schedule == Schedule::Late;
         let committed = self.copies.committed;
         let (clock, memory, warp) = (&block.clock, &mut block.shared_memory, self.index);
-        self.copies.pending.retain_mut(|b| {
+        for b in &mut self.copies.pending {
             let due = |k: usize| remaining < 0 || (b.group[k] as i64) < committed[k] as i64 - remaining;
-            let waited = (0..LANES).fold(0, |m, k| m | (due(k) as u32) << k) & mask & b.mask;
+            let waited = lanes_where(due) & mask & b.mask;
+            if waited == 0 {
+                continue;
+            }
             if late {
                 b.complete(waited, &mut memory.words);
             }
-            for k in lanes(waited) {
-                let tainted = b.complete_taint(k, &mut memory.taint);
-                memory.copy_end(clock, warp, k as u32, b.to[k], b.size, tainted);
-            }
+            let tainted = match b.from {
+                Some(a) if a.may_be_tainted() => lanes(waited)
+                    .filter(|&k| b.complete_taint(k, &mut memory.taint))
+                    .fold(0, |m, k| m | 1 << k),
+                _ => 0,
+            };
+            let copied = Accessor { warp, pc: b.pc, strong: false };
+            memory.copy_end(clock, copied, &b.to, b.size, waited, tainted);
             b.mask &= !waited;
-            b.mask != 0
-        });
+        }
+        self.copies.pending.retain(|b| b.mask != 0);
         Ok(())
     }
 

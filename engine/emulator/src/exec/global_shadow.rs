@@ -54,7 +54,7 @@ impl GlobalShadow {
     }
 
     fn check_read(&mut self, clock: &VectorClock, access: WarpAccess<'_>) -> LaneResult {
-        for k in lanes(access.mask) {
+        for k in lanes(access.footprint.mask) {
             for g in access.granules(k, self.granule_log2) {
                 if let Some(page) = self.page(g) {
                     let store = self.pages[page][g % PAGE];
@@ -66,12 +66,13 @@ impl GlobalShadow {
     }
 
     /// Records a store, after a check that the earlier ones happened before it.
+    #[inline(always)]
     pub fn write(&mut self, clock: &VectorClock, access: WarpAccess<'_>) -> LaneResult {
         if !self.bases.contains(&access.base) {
             self.bases.push(access.base);
         }
         let time = clock.time();
-        for k in lanes(access.mask) {
+        for k in lanes(access.footprint.mask) {
             for g in access.granules(k, self.granule_log2) {
                 let page = self.page(g).unwrap_or_else(|| self.add_page(g));
                 let store = self.pages[page][g % PAGE];
@@ -86,6 +87,7 @@ impl GlobalShadow {
         Ok(())
     }
 
+    #[inline(always)]
     fn page(&mut self, granule: usize) -> Option<usize> {
         let page = granule / PAGE;
         if self.cached_page.0 != page {
@@ -94,6 +96,7 @@ impl GlobalShadow {
         Some(self.cached_page.1)
     }
 
+    #[inline(never)]
     fn add_page(&mut self, granule: usize) -> usize {
         self.page_index.insert(granule / PAGE, self.pages.len());
         self.pages.push(Box::new([LastStore::default(); PAGE]));

@@ -1,8 +1,8 @@
 //! Racecheck between blocks: every memory instruction of every block logs the global addresses it touched;
 //! the logs are compared when the launch has ended.
 
-use super::access_pattern::AccessPattern;
 use super::address::Offsets;
+use super::footprint::{AccessPattern, Footprint};
 use super::launch::LaunchContext;
 use super::warp::lanes;
 use crate::fault::{Fault, FaultKind};
@@ -72,23 +72,15 @@ impl AccessLog {
 
     /// Records a request to the addresses `base` plus the lanes' offsets.
     #[inline(always)]
-    pub fn add(
-        &mut self,
-        access: u32,
-        base: u64,
-        offsets: &Offsets,
-        bytes: u32,
-        mask: u32,
-        pattern: AccessPattern,
-    ) {
+    pub fn add(&mut self, access: u32, base: u64, offsets: &Offsets, footprint: &Footprint) {
         let Some(intervals) = self.intervals.get_mut(access as usize) else { return };
-        let first = base + offsets[0] as u64;
-        match pattern {
+        let (first, bytes) = (base + offsets[0] as u64, footprint.bytes);
+        match footprint.pattern {
             AccessPattern::Contiguous => intervals.add(first, first + LANES as u64 * bytes as u64),
             AccessPattern::Uniform => intervals.add(first, first + bytes as u64),
             AccessPattern::Other => {
                 let mut run: Option<(u64, u64)> = None;
-                for k in lanes(mask) {
+                for k in lanes(footprint.mask) {
                     let start = base + offsets[k] as u64;
                     run = Some(match run {
                         Some((from, to)) if start >= from && start <= to => {

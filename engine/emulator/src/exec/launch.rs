@@ -2,6 +2,7 @@
 
 use super::grid_races;
 use super::registers::ConstantRows;
+use super::thread_block::Leftovers;
 use super::wait::Blocks;
 use crate::counters::Counters;
 use crate::decode::KernelCode;
@@ -36,6 +37,8 @@ pub struct LaunchContext<'g> {
     pub wide_atomics: Mutex<()>,
     /// Number of changes of global memory that a block may wait for.
     pub version: AtomicU64,
+    /// What ended blocks leave to those that begin.
+    pub left: Mutex<Vec<Leftovers>>,
 }
 
 impl LaunchContext<'_> {
@@ -137,6 +140,7 @@ pub fn launch(
         blocks,
         wide_atomics: Mutex::new(()),
         version: AtomicU64::new(0),
+        left: Mutex::new(Vec::new()),
     };
     let result = run_blocks(&context);
     // The launch may have written the last uninitialised bytes of an allocation.

@@ -81,10 +81,13 @@ fn product<const PER: usize, const DEPTH: usize>(
     let mut b = [[0f32; 8]; 16];
     for n in 0..DEPTH {
         let words = r.b32(i.src[4 + n]);
-        for (lane, &word) in words.iter().enumerate() {
+        for t in 0..4 {
             for half in 0..PER {
-                let (k, column) = (n * 4 * PER + lane % 4 * PER + half, lane / 4);
-                b[k][column % 2 * 4 + column / 2] = element(word, half);
+                let b = &mut b[(n * 4 + t) * PER + half];
+                for c in 0..4 {
+                    b[c] = element(words[8 * c + t], half);
+                    b[4 + c] = element(words[8 * c + 4 + t], half);
+                }
             }
         }
     }

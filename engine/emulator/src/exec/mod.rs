@@ -1,7 +1,6 @@
 //! Execution: a launch runs its blocks in parallel over the host's cores, a block its warps one after another.
 
 mod access;
-mod access_pattern;
 mod address;
 mod alu;
 mod atomic;
@@ -9,8 +8,10 @@ mod barrier;
 mod collective;
 mod control;
 mod copy;
+mod footprint;
 mod global_shadow;
 mod grid_races;
+mod last_access;
 mod launch;
 mod matrix;
 mod mma;

@@ -4,11 +4,13 @@
 //! Racecheck: the last write of a granule must happen before every later access, and the last reads before every later
 //! write, in the order of the block's [`VectorClock`]; otherwise the two accesses race.
 //!
-//! A granule is as wide as the kernel's narrowest access to shared memory. Reads by several warps share one
-//! record; where they are not ordered among themselves it keeps the earlier time, which can hide a race with
-//! a later reader (with named barriers only) but never invents one.
+//! A granule is as wide as the kernel's narrowest access to shared memory. Most requests meet granules whose accesses are
+//! all known to have happened before: that is seen for a whole request at once, and lanes are looked at one by one only
+//! where it is not so.
 
 use super::address::Offsets;
+use super::footprint::{Footprint, Place};
+use super::last_access::{LastRead, LastReads, LastWrite, LastWrites};
 use super::launch::LaunchContext;
 use super::vector_clock::VectorClock;
 use super::warp::lanes;
@@ -24,37 +26,6 @@ const TAINTED: u32 = 1 << 12;
 const STRONG: u32 = 1 << 13;
 /// Lowest bit of the sequence number of the store.
 const SEQUENCE_SHIFT: u32 = 14;
-
-/// The last write of a granule.
-#[derive(Clone, Copy)]
-struct LastWrite {
-    time: u32,
-    /// Warp in bits 0 to 4, lane in bits 5 to 9, flags, then the store's sequence number.
-    meta: u32,
-    pc: u32,
-}
-
-impl LastWrite {
-    fn warp(self) -> u32 {
-        self.meta & 31
-    }
-
-    fn lane(self) -> u32 {
-        self.meta >> 5 & 31
-    }
-}
-
-/// The last reads of a granule: the warps, one bit each, and the lane if all reads had the same lane number.
-#[derive(Clone, Copy, Default)]
-struct LastReads {
-    time: u32,
-    warps: u32,
-    pc: u32,
-    lane: u32,
-}
-
-/// [`LastReads::lane`] after reads with different lane numbers.
-const SEVERAL: u32 = u32::MAX;
 
 /// The warp and the instruction that access memory.
 #[derive(Clone, Copy)]
@@ -72,8 +43,7 @@ pub struct WarpAccess<'a> {
     /// Address of the allocation; 0 in shared memory.
     pub base: u64,
     pub offsets: &'a Offsets,
-    pub bytes: u32,
-    pub mask: u32,
+    pub footprint: &'a Footprint,
 }
 
 impl WarpAccess<'_> {
@@ -81,7 +51,7 @@ impl WarpAccess<'_> {
     #[inline(always)]
     pub fn granules(self, lane: usize, granule_log2: u32) -> std::ops::Range<usize> {
         let first = (self.base as usize + self.offsets[lane]) >> granule_log2;
-        first..first + ((self.bytes >> granule_log2) as usize).max(1)
+        first..first + ((self.footprint.bytes >> granule_log2) as usize).max(1)
     }
 }
 
@@ -90,8 +60,8 @@ pub struct SharedMemory {
     pub words: Vec<u32>,
     /// Ones in the bits of uninitialised bytes.
     pub taint: Vec<u32>,
-    writes: Vec<LastWrite>,
-    reads: Vec<LastReads>,
+    writes: LastWrites,
+    reads: LastReads,
     /// log2 of a granule's bytes.
     granule_log2: u32,
     sequence: u32,
@@ -100,19 +70,29 @@ pub struct SharedMemory {
 }
 
 impl SharedMemory {
+    /// Returns the memory of a block, to be cleared before use.
     pub fn new(launch: &LaunchContext<'_>) -> SharedMemory {
         let (bytes, granule_log2) = (launch.shared_bytes, launch.code.shared_granule);
         let words = (bytes as usize).div_ceil(4);
         let granules = (bytes as usize).div_ceil(granule_log2 as usize);
         SharedMemory {
-            words: vec![u32::MAX; words],
-            taint: vec![u32::MAX; words],
-            writes: vec![LastWrite { time: 0, meta: TAINTED, pc: 0 }; granules],
-            reads: vec![LastReads::default(); granules],
+            words: vec![0; words],
+            taint: vec![0; words],
+            writes: LastWrites::new(granules),
+            reads: LastReads::new(granules),
             granule_log2: granule_log2.trailing_zeros(),
             sequence: 0,
             checked: launch.options.racecheck,
         }
+    }
+
+    /// Makes all of it uninitialised and never accessed, as a block finds it.
+    pub fn clear(&mut self) {
+        self.words.fill(u32::MAX);
+        self.taint.fill(u32::MAX);
+        self.writes.clear(TAINTED);
+        self.reads.clear();
+        self.sequence = 0;
     }
 
     /// Returns the taint of a word. Only granules with the flag [`TAINTED`] have any.
@@ -122,7 +102,7 @@ impl SharedMemory {
         }
         let marked = |byte: usize| {
             let g = (4 * word + byte) >> self.granule_log2;
-            self.writes.get(g).is_some_and(|w| w.meta & TAINTED != 0)
+            self.writes.any_meta(g..g + 1) & TAINTED != 0
         };
         (0..4).filter(|&b| marked(b)).fold(0, |t, b| t | self.taint[word] & 0xff << (8 * b))
     }
@@ -135,32 +115,73 @@ impl SharedMemory {
     /// Checks and records a read by each lane. Returns true when some bytes may be uninitialised.
     #[inline(always)]
     pub fn read(&mut self, clock: &VectorClock, access: WarpAccess<'_>) -> LaneResult<bool> {
+        match access.footprint.bytes >> self.granule_log2 {
+            0 | 1 => self.read_granules::<1>(clock, access),
+            2 => self.read_granules::<2>(clock, access),
+            4 => self.read_granules::<4>(clock, access),
+            8 => self.read_granules::<8>(clock, access),
+            16 => self.read_granules::<16>(clock, access),
+            _ => self.read_granules::<32>(clock, access),
+        }
+    }
+
+    /// Reads `N` granules in each lane.
+    #[inline(always)]
+    fn read_granules<const N: usize>(
+        &mut self,
+        clock: &VectorClock,
+        access: WarpAccess<'_>,
+    ) -> LaneResult<bool> {
+        let WarpAccess { accessor, offsets, footprint, .. } = access;
+        let first = |place: Place| offsets[place.lane()] >> self.granule_log2;
+        let (now, floor) = (clock.time(), clock.floor(accessor.warp));
+        let (mut time, mut meta, mut between) = ([0; N], [0; N], [0; N]);
+        for &place in footprint.places() {
+            self.writes.join(first(place), &mut time, &mut meta);
+            self.reads.between(first(place), floor, now, &mut between);
+        }
+        let last = (most(&time), all_bits(&meta));
+        if self.must_check(last, floor) {
+            self.check_last_writes(clock, access)?;
+        }
+        if accessor.strong {
+            return Ok(last.1 & TAINTED != 0);
+        }
+        let past = |old: LastRead| old.time <= floor;
+        // Mostly all reads before are past or of this time: then nothing has to be asked one by one.
+        let plain = all_bits(&between) == 0;
+        for &place in footprint.places() {
+            let new = LastRead::new(now, accessor.warp, accessor.pc, place.accessor());
+            match plain {
+                true => self.reads.add::<N>(first(place), new, past),
+                false => self
+                    .reads
+                    .add::<N>(first(place), new, |old| past(old) || old.is_past(clock, accessor.warp)),
+            }
+        }
+        Ok(last.1 & TAINTED != 0)
+    }
+
+    /// Checks that the last write of every granule happened before a read.
+    #[inline(never)]
+    fn check_last_writes(&self, clock: &VectorClock, access: WarpAccess<'_>) -> LaneResult {
         let accessor = access.accessor;
-        let floor = clock.floor(accessor.warp);
-        let mut tainted = 0;
-        for k in lanes(access.mask) {
+        for k in lanes(access.footprint.mask) {
             for g in access.granules(k, self.granule_log2) {
-                let write = self.writes[g];
-                tainted |= write.meta & TAINTED;
-                if self.must_check(write, floor) {
+                let write = self.writes.get(g);
+                if self.must_check((write.time, write.meta), clock.floor(accessor.warp)) {
                     self.check_last_write(clock, accessor, k as u32, g, "reads")?;
-                }
-                let read = self.reads[g];
-                let bit = 1 << accessor.warp;
-                let lane = k as u32;
-                let known = read.time == clock.time() && read.warps & bit != 0;
-                if !accessor.strong && !(known && (read.lane == lane || read.lane == SEVERAL)) {
-                    self.reads[g] = with_read(read, clock, accessor, lane);
                 }
             }
         }
-        Ok(tainted != 0)
+        Ok(())
     }
 
-    /// Returns true for a write that must be checked: it is under way, or not yet known to every lane of the warp.
+    /// Returns true for a write that must be checked, by its time and `meta`: it is under way, or not yet known to every
+    /// lane of the warp.
     #[inline(always)]
-    fn must_check(&self, write: LastWrite, floor: u32) -> bool {
-        write.time > floor || write.meta & PENDING != 0
+    fn must_check(&self, (time, meta): (u32, u32), floor: u32) -> bool {
+        time > floor || meta & PENDING != 0
     }
 
     /// Checks that the last write of a granule happened before an access.
@@ -172,7 +193,7 @@ impl SharedMemory {
         g: usize,
         does: &str,
     ) -> LaneResult {
-        let write = self.writes[g];
+        let write = self.writes.get(g);
         let at = g << self.granule_log2;
         if write.meta & PENDING != 0 && self.checked {
             let detail = format!(
@@ -205,11 +226,11 @@ impl SharedMemory {
     #[inline(always)]
     fn check_write(&self, clock: &VectorClock, accessor: Accessor, lane: u32, g: usize) -> LaneResult {
         let floor = clock.floor(accessor.warp);
-        let write = self.writes[g];
-        if self.must_check(write, floor) {
+        let write = self.writes.get(g);
+        if self.must_check((write.time, write.meta), floor) {
             self.check_last_write(clock, accessor, lane, g, "writes")?;
         }
-        let read = self.reads[g];
+        let read = self.reads.get(g);
         if read.time > floor {
             self.check_last_reads(clock, accessor, lane, g)?;
         }
@@ -217,9 +238,9 @@ impl SharedMemory {
     }
 
     fn check_last_reads(&self, clock: &VectorClock, accessor: Accessor, lane: u32, g: usize) -> LaneResult {
-        let read = self.reads[g];
+        let read = self.reads.get(g);
         let harmless = |v: usize| {
-            let own = v == accessor.warp as usize && read.lane == lane;
+            let own = v == accessor.warp as usize && read.lane() == lane;
             !self.checked || own || clock.known(accessor.warp, v as u32) >= read.time
         };
         match lanes(read.warps).find(|&v| !harmless(v)) {
@@ -233,7 +254,7 @@ impl SharedMemory {
                     "WAR hazard: writes shared memory at {:#x}, which {reader}",
                     g << self.granule_log2
                 );
-                Err(lane_fault(FaultKind::SharedRace, Some(lane), detail).with_related("read", read.pc))
+                Err(lane_fault(FaultKind::SharedRace, Some(lane), detail).with_related("read", read.pc()))
             }
         }
     }
@@ -247,22 +268,69 @@ impl SharedMemory {
         tainted: u32,
         same: impl Fn(usize, usize) -> bool,
     ) -> LaneResult {
-        let (accessor, sequence) = (access.accessor, self.next_sequence(clock));
-        for k in lanes(access.mask) {
-            let flags =
-                if tainted >> k & 1 != 0 { TAINTED } else { 0 } | if accessor.strong { STRONG } else { 0 };
-            let meta = accessor.warp | (k as u32) << 5 | flags | sequence << SEQUENCE_SHIFT;
+        let accessor = access.accessor;
+        let flags = |k: usize| {
+            (if tainted >> k & 1 != 0 { TAINTED } else { 0 }) | if accessor.strong { STRONG } else { 0 }
+        };
+        if self.mark(clock, access, flags) {
+            return Ok(());
+        }
+        let sequence = self.next_sequence(clock);
+        for k in lanes(access.footprint.mask) {
+            let meta = accessor.warp | (k as u32) << 5 | flags(k) | sequence << SEQUENCE_SHIFT;
             for g in access.granules(k, self.granule_log2) {
-                let last = self.writes[g];
+                let last = self.writes.get(g);
                 match last.time == clock.time() && last.meta >> SEQUENCE_SHIFT == sequence {
                     false => self.check_write(clock, accessor, k as u32, g)?,
                     true if !self.checked || same(last.lane() as usize, k) => {}
                     true => return Err(self.lanes_conflict(g, last.lane(), k as u32)),
                 }
-                self.writes[g] = LastWrite { time: clock.time(), meta, pc: accessor.pc };
+                self.writes.set(g..g + 1, LastWrite { time: clock.time(), meta, pc: accessor.pc });
             }
         }
         Ok(())
+    }
+
+    /// Records a store by each lane with the flags of that lane, if every lane has granules of its own and all earlier
+    /// accesses to them are known to have happened before. Returns false if not.
+    #[inline(always)]
+    fn mark(&mut self, clock: &VectorClock, access: WarpAccess<'_>, flags: impl Fn(usize) -> u32) -> bool {
+        match access.footprint.bytes >> self.granule_log2 {
+            0 | 1 => self.mark_granules::<1>(clock, access, flags),
+            2 => self.mark_granules::<2>(clock, access, flags),
+            4 => self.mark_granules::<4>(clock, access, flags),
+            8 => self.mark_granules::<8>(clock, access, flags),
+            16 => self.mark_granules::<16>(clock, access, flags),
+            _ => self.mark_granules::<32>(clock, access, flags),
+        }
+    }
+
+    #[inline(always)]
+    fn mark_granules<const N: usize>(
+        &mut self,
+        clock: &VectorClock,
+        access: WarpAccess<'_>,
+        flags: impl Fn(usize) -> u32,
+    ) -> bool {
+        let WarpAccess { accessor, offsets, footprint, .. } = access;
+        let first = |place: Place| offsets[place.lane()] >> self.granule_log2;
+        let (mut time, mut meta, mut read) = ([0; N], [0; N], [0; N]);
+        for &place in footprint.places() {
+            self.writes.join(first(place), &mut time, &mut meta);
+            self.reads.latest(first(place), &mut read);
+        }
+        let floor = clock.floor(accessor.warp);
+        let last = (most(&time), all_bits(&meta));
+        if !footprint.is_distinct() || self.must_check(last, floor) || most(&read) > floor {
+            return false;
+        }
+        for &place in footprint.places() {
+            let lane = place.lane();
+            let meta = accessor.warp | (lane as u32) << 5 | flags(lane);
+            let granules = first(place)..first(place) + N;
+            self.writes.set(granules, LastWrite { time: clock.time(), meta, pc: accessor.pc });
+        }
+        true
     }
 
     #[cold]
@@ -285,51 +353,52 @@ impl SharedMemory {
     }
 
     /// Marks the destinations of asynchronous copies: no access is allowed until the copies are waited for.
+    #[inline(always)]
     pub fn copy_begin(&mut self, clock: &VectorClock, access: WarpAccess<'_>) -> LaneResult {
+        if self.mark(clock, access, |_| PENDING) {
+            return Ok(());
+        }
         let accessor = access.accessor;
-        for k in lanes(access.mask) {
+        for k in lanes(access.footprint.mask) {
             for g in access.granules(k, self.granule_log2) {
                 self.check_write(clock, accessor, k as u32, g)?;
                 let meta = accessor.warp | (k as u32) << 5 | PENDING;
-                self.writes[g] = LastWrite { time: clock.time(), meta, pc: accessor.pc };
+                self.writes.set(g..g + 1, LastWrite { time: clock.time(), meta, pc: accessor.pc });
             }
         }
         Ok(())
     }
 
-    /// Marks the destination of a copy that its thread has waited for.
+    /// Marks the destinations `to` of copies that their threads, the lanes of `mask`, have waited for.
+    #[inline(always)]
     pub fn copy_end(
         &mut self,
         clock: &VectorClock,
-        warp: u32,
-        lane: u32,
-        at: usize,
+        Accessor { warp, pc, .. }: Accessor,
+        to: &Offsets,
         bytes: u32,
-        tainted: bool,
+        mask: u32,
+        tainted: u32,
     ) {
-        for g in self.granules(at, bytes) {
-            let flags = ASYNC | if tainted { TAINTED } else { 0 };
-            let w = &mut self.writes[g];
-            (w.time, w.meta) = (clock.time(), warp | lane << 5 | flags);
+        for k in lanes(mask) {
+            let flags = ASYNC | if tainted >> k & 1 != 0 { TAINTED } else { 0 };
+            let write = LastWrite { time: clock.time(), meta: warp | (k as u32) << 5 | flags, pc };
+            self.writes.set(self.granules(to[k], bytes), write);
         }
     }
+}
+
+#[inline(always)]
+fn most<const N: usize>(numbers: &[u32; N]) -> u32 {
+    numbers.iter().fold(0, |most, &x| most.max(x))
+}
+
+#[inline(always)]
+fn all_bits<const N: usize>(numbers: &[u32; N]) -> u32 {
+    numbers.iter().fold(0, |all, &x| all | x)
 }
 
 /// Returns the hazard of an access after a write, as racecheck names it; the access is "reads" or "writes".
 pub fn hazard_after_write(access: &str) -> &'static str {
     if access == "reads" { "RAW" } else { "WAW" }
-}
-
-/// Returns the record of reads with one more read.
-#[inline(always)]
-fn with_read(read: LastReads, clock: &VectorClock, accessor: Accessor, lane: u32) -> LastReads {
-    let bit = 1 << accessor.warp;
-    let past = read.time <= clock.floor(accessor.warp)
-        || read.time < clock.time()
-            && lanes(read.warps).all(|v| clock.known(accessor.warp, v as u32) >= read.time);
-    if past {
-        return LastReads { time: clock.time(), warps: bit, pc: accessor.pc, lane };
-    }
-    let lane = if read.lane == lane { lane } else { SEVERAL };
-    LastReads { warps: read.warps | bit, pc: accessor.pc, lane, ..read }
 }

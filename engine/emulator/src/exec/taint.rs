@@ -48,7 +48,13 @@ impl<'g> Warp<'g> {
     }
 
     /// Checks that no active lane of an operand depends on uninitialised data.
+    #[inline(always)]
     pub fn require_known(&self, s: RegisterSlot, mask: u32, what: &str) -> LaneResult {
+        if self.register_taint.is_none() { Ok(()) } else { self.require_untainted(s, mask, what) }
+    }
+
+    #[inline(never)]
+    fn require_untainted(&self, s: RegisterSlot, mask: u32, what: &str) -> LaneResult {
         match self.tainted(s, mask) {
             0 => Ok(()),
             found => {

@@ -1,6 +1,7 @@
 //! A thread block (CTA): its warps take turns on one host thread.
 
 use super::barrier::Barriers;
+use super::footprint::Footprints;
 use super::global_shadow::GlobalShadow;
 use super::grid_races::AccessLog;
 use super::launch::LaunchContext;
@@ -11,6 +12,7 @@ use crate::counters::{Counters, InstructionCount};
 use crate::fault::{Fault, FaultKind, LaneFault, LaneResult, lane_fault};
 use crate::gpu::Schedule;
 use crate::inst::{InstructionKind, LANES};
+use std::sync::PoisonError;
 
 /// State that the warps of a block share.
 pub struct BlockState<'g> {
@@ -24,8 +26,15 @@ pub struct BlockState<'g> {
     pub barriers: Barriers,
     /// Index of the allocation that each memory instruction touched last: most touch the same one all the time.
     pub last_allocation: Vec<u32>,
+    pub footprints: Footprints,
     /// Global addresses that the block touched, for the racecheck between blocks.
     pub log: AccessLog,
+}
+
+/// Large parts of a block that the next one needs too: memory, which it clears, and knowledge, which it keeps.
+pub struct Leftovers {
+    shared_memory: SharedMemory,
+    footprints: Footprints,
 }
 
 /// A thread block.
@@ -38,16 +47,23 @@ impl<'g> ThreadBlock<'g> {
     pub fn new(launch: &'g LaunchContext<'g>, number: u64) -> ThreadBlock<'g> {
         let ctaid = launch.ctaid(number);
         let warps = launch.config.block.iter().product::<u32>().div_ceil(LANES as u32);
+        let left = launch.left.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let (mut shared_memory, footprints) = match left {
+            Some(Leftovers { shared_memory, footprints }) => (shared_memory, footprints),
+            None => (SharedMemory::new(launch), Footprints::new(launch.code.access_count)),
+        };
+        shared_memory.clear();
         let state = BlockState {
             launch,
             ctaid,
             counters: Counters::default(),
             executed: Default::default(),
             clock: VectorClock::new(warps),
-            shared_memory: SharedMemory::new(launch),
+            shared_memory,
             global_shadow: GlobalShadow::new(launch.code.global_granule),
             barriers: Barriers::new(warps),
             last_allocation: vec![0; launch.code.access_count],
+            footprints,
             log: AccessLog::new(if launch.blocks > 1 { launch.code.access_count } else { 0 }),
         };
         ThreadBlock { state, warps: (0..warps).map(|w| Warp::new(launch, ctaid, w)).collect() }
@@ -95,7 +111,10 @@ impl<'g> ThreadBlock<'g> {
     /// Returns what the block counted and touched, after its end.
     pub fn finish(mut self) -> (Counters, AccessLog) {
         self.state.counters.add_executed(&self.state.executed);
-        (self.state.counters, self.state.log)
+        let BlockState { launch, shared_memory, footprints, counters, log, .. } = self.state;
+        let left = Leftovers { shared_memory, footprints };
+        launch.left.lock().unwrap_or_else(PoisonError::into_inner).push(left);
+        (counters, log)
     }
 
     /// Describes a deadlock: no warp can continue.
@@ -150,17 +169,23 @@ fn run_warp<'g>(warp: &mut Warp<'g>, block: &mut BlockState<'g>) -> LaneResult<S
         fn with_vectors<'g>(warp: &mut Warp<'g>, block: &mut BlockState<'g>) -> LaneResult<StopReason> {
             warp.run(block)
         }
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,bmi1,bmi2,lzcnt,popcnt,f16c")]
+        fn with_wide_vectors<'g>(warp: &mut Warp<'g>, block: &mut BlockState<'g>) -> LaneResult<StopReason> {
+            warp.run(block)
+        }
         use std::arch::is_x86_feature_detected as has;
-        if has!("avx2")
+        let vectors = has!("avx2")
             && has!("fma")
             && has!("bmi1")
             && has!("bmi2")
             && has!("lzcnt")
             && has!("popcnt")
-            && has!("f16c")
-        {
-            // SAFETY: every feature the function is compiled for was just detected.
-            return unsafe { with_vectors(warp, block) };
+            && has!("f16c");
+        let wide = has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl");
+        if vectors {
+            let run: unsafe fn(_, _) -> _ = if wide { with_wide_vectors } else { with_vectors };
+            // SAFETY: every feature that the chosen function is compiled for was just detected.
+            return unsafe { run(warp, block) };
         }
     }
     warp.run(block)
