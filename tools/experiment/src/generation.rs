@@ -131,13 +131,15 @@ mod tests {
     use codelsi_model::synthetic::{config, write_random_model};
     use std::sync::Mutex;
 
-    #[test]
-    fn the_text_is_shown_as_it_comes() {
-        let folder = tempfile::tempdir().unwrap();
+    fn write_model(folder: &tempfile::TempDir) -> PathBuf {
         let model = folder.path().join("m");
         write_random_model(&model, &config("tiny").unwrap(), 7, &mut |_, _| ()).unwrap();
-        let options = |stop: &[&str]| GenerationOptions {
-            model: model.clone(),
+        model
+    }
+
+    fn options(model: PathBuf, stop: &[&str]) -> GenerationOptions {
+        GenerationOptions {
+            model,
             adapter: None,
             prompt: Prompt::Text("bana".into(), None),
             n: 1,
@@ -146,7 +148,30 @@ mod tests {
             stop: stop.iter().map(ToString::to_string).collect(),
             ignore_eos: false,
             page_size: 16,
-        };
+        }
+    }
+
+    #[test]
+    fn the_damaged_weight_behind_a_failed_request_is_named() {
+        const BF16_NAN: u16 = 0x7fc0;
+        let folder = tempfile::tempdir().unwrap();
+        let options = options(write_model(&folder), &[]);
+        let weights = options.model.join("model.safetensors");
+        let mut bytes = std::fs::read(&weights).unwrap();
+        let end = bytes.len();
+        bytes[end - 2..].copy_from_slice(&BF16_NAN.to_le_bytes());
+        std::fs::write(&weights, bytes).unwrap();
+        let placement = Placement { device: DeviceChoice::Cpu, ..Placement::default() };
+        let message = complete(&options, placement, &Output::detect(), None).unwrap_err().to_string();
+        assert!(message.contains("is NaN; the checkpoint is damaged (request 0: the logit"), "{message}");
+        assert!(!message.contains('\n'), "{message}");
+    }
+
+    #[test]
+    fn the_text_is_shown_as_it_comes() {
+        let folder = tempfile::tempdir().unwrap();
+        let model = write_model(&folder);
+        let options = |stop: &[&str]| options(model.clone(), stop);
         let placement = Placement { device: DeviceChoice::Cpu, ..Placement::default() };
         let shown = |options: &GenerationOptions| {
             let pieces = Mutex::new(Vec::new());
