@@ -9,9 +9,14 @@ __device__ inline void set_if_at_least(u32 &bits, u32 bit, u32 x, u32 limit) {
     asm("{ .reg .pred p; setp.ge.u32 p, %1, %2; @p or.b32 %0, %0, %3; }" : "+r"(bits) : "r"(x), "r"(limit), "r"(bit));
 }
 
+// The random words of channels 8 · block and on.
+__device__ inline Words channel_words(u64 seed, u32 step, u32 site, u32 token, u32 block) {
+    return random_words<7>(seed, step, site, token, block);
+}
+
 // Bit e is set when channel 8 · block + e is kept.
 __device__ inline u32 keep_bits(u64 seed, u32 step, u32 site, u32 threshold, u32 token, u32 block) {
-    Words words = random_words<7>(seed, step, site, token, block);
+    Words words = channel_words(seed, step, site, token, block);
     u32 limit = threshold << 16, bits = 0; // a half is compared at the top of a word, where what is below decides nothing
 #pragma unroll
     for (int e = 0; e < 4; e++) {

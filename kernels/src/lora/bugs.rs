@@ -122,7 +122,25 @@ pub const BUGS: &[Bug] = &[
     Bug::new(
         "mask.cuh",
         "blocks are counted from the word",
-        ["channel / 8 + b", "channel / 32 + b"],
+        ["block = channel / 8", "block = channel / 32"],
+        (BF16, "T=19 C=260 R=8 N=[64] p=0.5"),
+    ),
+    Bug::new(
+        "mask.cuh",
+        "a threshold of more than half is compared as one of less",
+        ["threshold < 0x8000 ? 0xffffffff : 0", "0xffffffff"],
+        (BF16, "T=9 C=64 R=4 N=[16] p=0.75"),
+    ),
+    Bug::new(
+        "mask.cuh",
+        "the low half borrows from the high one",
+        ["(word | TOPS) - below", "word - below"],
+        (BF16, "T=37 C=70 R=16 N=[48, 33] p=0.05"),
+    ),
+    Bug::new(
+        "mask.cuh",
+        "odd channels of a word's first half change places with even ones of its second",
+        ["__byte_perm(bits, 0, 0x3120)", "bits"],
         (BF16, "T=19 C=260 R=8 N=[64] p=0.5"),
     ),
     Bug::new(
@@ -196,7 +214,7 @@ pub const BUGS: &[Bug] = &[
     Bug::new(
         "keep.cuh",
         "masks repeat after 65536 tokens",
-        ["site, token, block", "site, token & 0xffff, block"],
+        ["(seed, step, site, token, block);\n}", "(seed, step, site, token & 0xffff, block);\n}"],
         (BF16, "T=37 C=70 R=16 N=[48, 33] p=0.05"),
     ),
 ];

@@ -19,15 +19,42 @@ __device__ inline u32 split_pairs(u32 x) {
     return x ^ t ^ t << 4;
 }
 
+// Comparison of both halves of a word with the threshold, whose results become the top bits of their halves.
+struct Halves {
+    static constexpr u32 TOPS = 0x80008000;
+    u32 below, either; // the threshold without its top bit, twice; all ones if that bit is 0
+
+    __device__ Halves(u32 threshold)
+        : below((threshold & 0x7fff) * 0x10001), either(threshold < 0x8000 ? 0xffffffff : 0) {}
+
+    // Moves each half of `bits` down by one, and puts the half's result on top. A half reaches the threshold by its top bit
+    // or by the others, or needs both if the threshold has the top bit too: the majority of three.
+    __device__ u32 push(u32 bits, u32 word) const {
+        u32 rest = (word | TOPS) - below, reached, next; // no half borrows from the other
+        asm("lop3.b32 %0, %1, %2, %3, 0xe8;" : "=r"(reached) : "r"(word), "r"(rest), "r"(either));
+        asm("lop3.b32 %0, %1, %2, %3, 0xe4;" : "=r"(next) : "r"(reached), "r"(bits >> 1), "r"(TOPS));
+        return next;
+    }
+};
+
 // The word of 32 channels from `channel` on, counted in the unsharded input.
 __device__ inline u32 mask_word(u64 seed, u32 step, u32 site, u32 threshold, u32 token, u32 channel) {
-    auto keep = [&](u32 b) { return keep_bits(seed, step, site, threshold, token, channel / 8 + b); };
-    u32 bits = 0;
-#pragma unroll
-    for (int b = 0; b < 4; b++) bits |= keep(b) << 8 * b;
+    u32 block = channel / 8, bits = 0;
+    auto keep = [&](u32 b) { return keep_bits(seed, step, site, threshold, token, block + b); };
     // Blocks of eight channels need not begin where the word does: then a fifth one meets its 32.
-    if (u32 skip = channel % 8) bits = bits >> skip | keep(4) << (32 - skip);
-    return split_pairs(bits);
+    if (u32 skip = channel % 8) {
+#pragma unroll
+        for (int b = 0; b < 4; b++) bits |= keep(b) << 8 * b;
+        return split_pairs(bits >> skip | keep(4) << (32 - skip));
+    }
+    Halves halves(threshold);
+#pragma unroll
+    for (int b = 0; b < 4; b++) {
+        Words words = channel_words(seed, step, site, token, block + b);
+#pragma unroll
+        for (int e = 0; e < 4; e++) bits = halves.push(bits, words.at[e]);
+    }
+    return __byte_perm(bits, 0, 0x3120); // even channels have the low half, odd ones the high half
 }
 
 // Spreads the signs of four of the bytes of a and b over a byte each. `select` has 8 plus the byte's number for each of
