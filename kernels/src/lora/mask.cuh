@@ -37,24 +37,36 @@ struct Halves {
     }
 };
 
-// The word of 32 channels from `channel` on, counted in the unsharded input.
-__device__ inline u32 mask_word(u64 seed, u32 step, u32 site, u32 threshold, u32 token, u32 channel) {
-    u32 block = channel / 8, bits = 0;
-    auto keep = [&](u32 b) { return keep_bits(seed, step, site, threshold, token, block + b); };
-    // Blocks of eight channels need not begin where the word does: then a fifth one meets its 32.
+// N words, each of 32 channels, from `channel` on, counted in the unsharded input.
+template <int N>
+__device__ inline void mask_words(u32 (&bits)[N], u64 seed, u32 step, u32 site, u32 threshold, u32 token, u32 channel) {
+    u32 block = channel / 8;
+    // Blocks of eight channels need not begin where words do: then each word takes the end of one and the start of another.
     if (u32 skip = channel % 8) {
+        auto keep = [&](u32 b) { return keep_bits(seed, step, site, threshold, token, block + b); };
+        u32 first = keep(0);
 #pragma unroll
-        for (int b = 0; b < 4; b++) bits |= keep(b) << 8 * b;
-        return split_pairs(bits >> skip | keep(4) << (32 - skip));
+        for (int w = 0; w < N; w++) {
+            u32 word = first;
+#pragma unroll
+            for (int b = 1; b < 4; b++) word |= keep(4 * w + b) << 8 * b;
+            first = keep(4 * w + 4);
+            bits[w] = split_pairs(word >> skip | first << (32 - skip));
+        }
+        return;
     }
     Halves halves(threshold);
 #pragma unroll
-    for (int b = 0; b < 4; b++) {
-        Words words = channel_words(seed, step, site, token, block + b);
+    for (int w = 0; w < N; w++) {
+        u32 word = 0;
 #pragma unroll
-        for (int e = 0; e < 4; e++) bits = halves.push(bits, words.at[e]);
+        for (int b = 0; b < 4; b++) {
+            Words words = channel_words(seed, step, site, token, block + 4 * w + b);
+#pragma unroll
+            for (int e = 0; e < 4; e++) word = halves.push(word, words.at[e]);
+        }
+        bits[w] = __byte_perm(word, 0, 0x3120); // even channels have the low half, odd ones the high half
     }
-    return __byte_perm(bits, 0, 0x3120); // even channels have the low half, odd ones the high half
 }
 
 // Spreads the signs of four of the bytes of a and b over a byte each. `select` has 8 plus the byte's number for each of

@@ -28,15 +28,14 @@ struct MaskedRows {
     int words, tiles;
     bool packs; // rows of the mask are multiples of 16 bytes
     u32 before[WORDS];
+    u32 shifted[Rows::MT][2][2]; // the words of a fragment's rows, whose bits of a step's channels are signs
 
     __device__ u32 place(int tile) const { return shared + tile % MASK_TILES * BYTES; }
 
     __device__ void make(int tile) {
         if (tile >= tiles) return;
         u32 bits[WORDS];
-#pragma unroll
-        for (int w = 0; w < WORDS; w++)
-            bits[w] = mask_word(seed, step, site, threshold, token, channel + 32 * (tile * WORDS + w));
+        mask_words(bits, seed, step, site, threshold, token, channel + 32 * tile * WORDS);
         store_shared(place(tile) + threadIdx.x * WORDS * 4, bits[0], bits[1]);
         keep(tile, bits);
     }
@@ -58,16 +57,26 @@ struct MaskedRows {
     template <int MT, int COLUMNS>
     __device__ void operator()(u32 (&a)[MT][4], u32 (&)[COLUMNS][2], int tile, int step) {
         if (step == 0) make(tile + 1);
-        u32 from = place(tile) + ((Rows::warp_m() + lane() / 4) * WORDS + step / 2) * 4;
+        if (step % 2 == 0) shift(tile, step / 2);
         u32 select = step % 2 ? 0xbbaa : 0x9988;
-        int shift = 7 - lane() % 4;
 #pragma unroll
         for (int i = 0; i < MT; i++)
 #pragma unroll
+            for (int e = 0; e < 4; e++) a[i][e] &= spread_signs(shifted[i][e % 2][e / 2], 0, select);
+    }
+
+    // Loads a word of each row, which two steps use: four of its bits are those of this thread's channels in a step, at two
+    // distances from the signs.
+    __device__ void shift(int tile, int word) {
+        u32 from = place(tile) + ((Rows::warp_m() + lane() / 4) * WORDS + word) * 4;
+        int left = 7 - lane() % 4;
+#pragma unroll
+        for (int i = 0; i < Rows::MT; i++)
+#pragma unroll
             for (int half = 0; half < 2; half++) {
-                u32 word = __float_as_uint(load_shared(from + (16 * i + 8 * half) * WORDS * 4));
-                a[i][half] &= spread_signs(word << shift, 0, select);
-                a[i][half + 2] &= spread_signs(word << (shift - 4), 0, select);
+                u32 bits = __float_as_uint(load_shared(from + (16 * i + 8 * half) * WORDS * 4));
+                shifted[i][half][0] = bits << left;
+                shifted[i][half][1] = bits << (left - 4);
             }
     }
 };

@@ -43,7 +43,7 @@ pub const BUGS: &[Bug] = &[
     Bug::new(
         "narrow.cu",
         "dropout takes the bits of other channels",
-        ["spread_signs(word << (shift - 4), 0, select)", "spread_signs(word << shift, 0, select)"],
+        ["bits << (left - 4)", "bits << left"],
         DROPPED,
     ),
     Bug::new(
