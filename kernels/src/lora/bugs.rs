@@ -133,15 +133,6 @@ pub const BUGS: &[Bug] = &[
     ),
     Bug::new(
         "mask.cuh",
-        "the second word begins with the first one's block",
-        [
-            "            first = keep(4 * w + 4);\n            bits[w] = split_pairs(word >> skip | first << (32 - skip));",
-            "            bits[w] = split_pairs(word >> skip | keep(4 * w + 4) << (32 - skip));",
-        ],
-        (BF16, "T=9 C=70 from 9 R=4 N=[12] p=0.3"),
-    ),
-    Bug::new(
-        "mask.cuh",
         "blocks are counted from the word",
         ["block = channel / 8", "block = channel / 32"],
         (BF16, "T=19 C=260 R=8 N=[64] p=0.5"),
@@ -149,8 +140,14 @@ pub const BUGS: &[Bug] = &[
     Bug::new(
         "mask.cuh",
         "a threshold of more than half is compared as one of less",
-        ["threshold < 0x8000 ? 0xffffffff : 0", "0xffffffff"],
+        ["skip == 0 && threshold < 0x8000", "skip == 0"],
         (BF16, "T=9 C=64 R=4 N=[16] p=0.75"),
+    ),
+    Bug::new(
+        "mask.cuh",
+        "a channel that reaches the threshold by its top bit alone is dropped",
+        ["\"=r\"(reached) : \"r\"(word)", "\"=r\"(reached) : \"r\"(rest)"],
+        (BF16, "T=65 C=72 R=16 N=[136, 24, 40] p=0.1"),
     ),
     Bug::new(
         "mask.cuh",
@@ -160,9 +157,18 @@ pub const BUGS: &[Bug] = &[
     ),
     Bug::new(
         "mask.cuh",
-        "odd channels of a word's first half change places with even ones of its second",
-        ["__byte_perm(word, 0, 0x3120)", "word"],
+        "channels of a word whose blocks begin with it lie in their order",
+        ["split_pairs(skip == 0 ? word :", "skip == 0 ? word : split_pairs("],
         (BF16, "T=19 C=260 R=8 N=[64] p=0.5"),
+    ),
+    Bug::new(
+        "mask.cuh",
+        "the next word begins with the first one's block",
+        [
+            "        first = keep_bits(random, threshold, block + 4 * w + 4);\n        bits[w]",
+            "        bits[w]",
+        ],
+        (BF16, "T=70 C=264 R=16 N=[72] p=0.1"),
     ),
     Bug::new(
         "dropout.cu",
@@ -229,13 +235,13 @@ pub const BUGS: &[Bug] = &[
     Bug::new(
         "keep.cuh",
         "masks repeat after 65536 steps",
-        ["random_words<7>(seed, step,", "random_words<7>(seed, step & 0xffff,"],
+        ["first = step ^ k1", "first = (step & 0xffff) ^ k1"],
         (BF16, "T=37 C=70 R=16 N=[48, 33] p=0.05"),
     ),
     Bug::new(
         "keep.cuh",
         "masks repeat after 65536 tokens",
-        ["(seed, step, site, token, block);\n}", "(seed, step, site, token & 0xffff, block);\n}"],
+        ["xor3(high, token, k0)", "xor3(high, token & 0xffff, k0)"],
         (BF16, "T=37 C=70 R=16 N=[48, 33] p=0.05"),
     ),
 ];

@@ -12,7 +12,7 @@ extern "C" __global__ void lora_mask(u32 *mask,         // (T, ⌈C/32⌉)
     i64 i = blockIdx.x * i64(blockDim.x) + threadIdx.x;
     if (i >= i64(T) * words) return;
     u32 word[1];
-    mask_words(word, seed, step, site, threshold, tokens[i / words], first + i % words * 32);
+    mask_words(word, ChannelWords(seed, step, site, tokens[i / words]), threshold, first + i % words * 32);
     mask[i] = word[0];
 }
 

@@ -14,14 +14,14 @@ pub const BUGS: &[Bug] = &[
     Bug::new(
         "low_rank.cuh",
         "blocks of an adapter write zeros to the rows of the others",
-        ["if (chosen != adapter && !(none && chosen < 0)) continue;", ""],
+        ["if (chosen[i] != adapter && !(none && chosen[i] < 0)) continue;", ""],
         CHOSEN,
     ),
     Bug::new("low_rank.cuh", "every adapter has the first one's A", ["+ i64(adapter) * R * C", ""], CHOSEN),
     Bug::new(
         "low_rank.cuh",
         "S is not scaled by alpha/r",
-        ["pair[0] = scales[j] * x[0]", "pair[0] = x[0]"],
+        ["pair[0] = scale * x[0]", "pair[0] = x[0]"],
         (BF16, "T=5 C=33 R=3 N=[7, 20, 1] p=0"),
     ),
     Bug::new(
@@ -33,7 +33,7 @@ pub const BUGS: &[Bug] = &[
         ],
         THREE,
     ),
-    Bug::new("low_rank.cuh", "rows without an adapter have no S", ["!(none && chosen < 0)", "true"], CHOSEN),
+    Bug::new("low_rank.cuh", "rows without an adapter have no S", ["!(none && chosen[i] < 0)", "true"], CHOSEN),
     Bug::new(
         "low_rank.cuh",
         "the first adapter's block alone",

@@ -113,14 +113,14 @@ const RANK_GROUP: usize = 16;
 /// Channels of x that one part of S sums.
 const SLICE: usize = 512;
 /// Rows that one part of dB or dA sums at least, where more parts would not fill more multiprocessors.
-const RUN: usize = 512;
+const RUN: usize = 128;
 /// Multiprocessors for which runs of rows are cut, whatever the GPU has: bits do not depend on it.
 const NOMINAL_MULTIPROCESSORS: usize = 132;
 /// A strip of dy that a block of `lora_ds_db` processes: rows, columns, stages of the pipeline, threads.
 const STRIP_ROWS: usize = 64;
-const STRIP_COLUMNS: usize = 256;
+const STRIP_COLUMNS: usize = 512;
 const STRIP_STAGES: usize = 2;
-const STRIP_THREADS: usize = 256;
+const STRIP_THREADS: usize = 384;
 /// Shared memory of `lora_ds_db`: all stages of dy and S, and B, in bf16.
 const STRIP_SHARED: usize =
     2 * STRIP_STAGES * STRIP_ROWS * (STRIP_COLUMNS + RANK_GROUP) + 2 * STRIP_COLUMNS * RANK_GROUP;
@@ -148,8 +148,7 @@ const fn da_tile(groups: usize) -> Tile {
 pub(super) fn run_length(rows: usize, blocks: usize) -> usize {
     let fills = |runs: &usize| {
         let all = runs * blocks;
-        2 * all >= 3 * NOMINAL_MULTIPROCESSORS
-            && 10 * all.next_multiple_of(NOMINAL_MULTIPROCESSORS) <= 11 * all
+        10 * all.next_multiple_of(NOMINAL_MULTIPROCESSORS) <= 11 * all
     };
     let runs = (1..=rows.div_ceil(RUN)).find(fills);
     runs.map_or(RUN, |runs| rows.div_ceil(runs).next_multiple_of(STRIP_ROWS))
