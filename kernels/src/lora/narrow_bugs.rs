@@ -33,7 +33,12 @@ pub const BUGS: &[Bug] = &[
         ],
         THREE,
     ),
-    Bug::new("low_rank.cuh", "rows without an adapter have no S", ["!(none && chosen[i] < 0)", "true"], CHOSEN),
+    Bug::new(
+        "low_rank.cuh",
+        "rows without an adapter have no S",
+        ["!(none && chosen[i] < 0)", "true"],
+        CHOSEN,
+    ),
     Bug::new(
         "low_rank.cuh",
         "the first adapter's block alone",
@@ -49,7 +54,7 @@ pub const BUGS: &[Bug] = &[
     Bug::new(
         "narrow.cu",
         "dropout of dA takes one row's bits for two",
-        ["spread_signs(first << left, second << left,", "spread_signs(first << left, first << left,"],
+        ["spread_signs(first, second,", "spread_signs(first, first,"],
         DROPPED,
     ),
     Bug::new(
@@ -144,6 +149,12 @@ pub const BUGS: &[Bug] = &[
         "fold.cu",
         "four columns of dB are stored where R has fewer",
         ["1.0f, min(R - r, 4), true", "1.0f, 4, true"],
+        THREE,
+    ),
+    Bug::new(
+        "fold.cu",
+        "rows of dB that are no packs are stored as packs",
+        ["min(R - r, 4), true, R % 4 == 0", "min(R - r, 4), true, true"],
         THREE,
     ),
     Bug::new(

@@ -7,7 +7,7 @@ pub const BUGS: &[Bug] = &[
     Bug::new(
         "prelude.cuh",
         "a wrong constant of Philox",
-        ["k0 += 0x9E3779B9u", "k0 += 0x9E3779B1u"],
+        ["PHILOX_KEY0 = 0x9E3779B9u", "PHILOX_KEY0 = 0x9E3779B1u"],
         (F32, "B=12 V=70"),
     ),
     Bug::new(
