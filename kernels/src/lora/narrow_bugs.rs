@@ -89,6 +89,12 @@ pub const BUGS: &[Bug] = &[
         LONG,
     ),
     Bug::new(
+        "tile.cuh",
+        "threads that have no line of a tile copy one",
+        ["                if (LINES % STEP != 0 && line + l >= LINES) break;\n", ""],
+        LONG,
+    ),
+    Bug::new(
         "strips.cu",
         "one row too many of dS",
         ["if (row + 8 * half < rows) store", "if (row + 8 * half <= rows) store"],
