@@ -97,7 +97,7 @@ fn adapters_that_no_row_uses_cost_nothing() {
         for (i, what) in ["instructions", "bytes"].into_iter().enumerate() {
             let ratio = among[i] / alone[i];
             println!("{what}, at once {at_once}: {ratio:.4}");
-            assert!(ratio < 1.02, "{what}, at once {at_once}: {ratio}");
+            assert!(ratio < 1.025, "{what}, at once {at_once}: {ratio}");
         }
     }
 }
