@@ -175,22 +175,25 @@ __device__ inline u32 xor3(u32 x, u32 y, u32 z) {
     return w;
 }
 
-template <int ROUNDS = 10>
-__device__ inline Words random_words(u64 seed, u32 step, u32 site, u32 token, u32 block) {
-    u32 a = block, b = token, c = site, d = step, k0 = u32(seed), k1 = u32(seed >> 32);
+constexpr u32 PHILOX_A = 0xD2511F53u, PHILOX_C = 0xCD9E8D57u, PHILOX_KEY0 = 0x9E3779B9u, PHILOX_KEY1 = 0xBB67AE85u;
+
+// Rounds FIRST to END of Philox.
+template <int FIRST, int END> __device__ inline Words philox_rounds(Words x, u64 seed) {
+    u32 k0 = u32(seed) + FIRST * PHILOX_KEY0, k1 = u32(seed >> 32) + FIRST * PHILOX_KEY1;
 #pragma unroll
-    for (int round = 0; round < ROUNDS; round++) {
+    for (int round = FIRST; round < END; round++) {
         u32 p_low, p_high, q_low, q_high;
-        multiply_wide(p_low, p_high, 0xD2511F53u, a);
-        multiply_wide(q_low, q_high, 0xCD9E8D57u, c);
-        a = xor3(q_high, b, k0);
-        b = q_low;
-        c = xor3(p_high, d, k1);
-        d = p_low;
-        k0 += 0x9E3779B9u;
-        k1 += 0xBB67AE85u;
+        multiply_wide(p_low, p_high, PHILOX_A, x.at[0]);
+        multiply_wide(q_low, q_high, PHILOX_C, x.at[2]);
+        x = {{xor3(q_high, x.at[1], k0), q_low, xor3(p_high, x.at[3], k1), p_low}};
+        k0 += PHILOX_KEY0;
+        k1 += PHILOX_KEY1;
     }
-    return {{a, b, c, d}};
+    return x;
+}
+
+__device__ inline Words random_words(u64 seed, u32 step, u32 site, u32 token, u32 block) {
+    return philox_rounds<0, 10>({{block, token, site, step}}, seed);
 }
 
 // The top 24 bits of a word as a number in [0, 1).

@@ -61,14 +61,26 @@ pub const BUGS: &[Bug] = &[
     Bug::new(
         "keep.cuh",
         "ten rounds, as sampling has",
-        ["random_words<7>", "random_words<10>"],
+        ["philox_rounds<2, 7>", "philox_rounds<2, 10>"],
         (F32, "T=9 C=8 from 6 p=0.5"),
     ),
     Bug::new(
         "keep.cuh",
         "the upper half of a seed is ignored",
-        ["random_words<7>(seed,", "random_words<7>(u32(seed),"],
+        ["k1 = u32(seed >> 32), low", "k1 = 0, low"],
         (F32, "T=3 C=17 from 0 p=0.3"),
+    ),
+    Bug::new(
+        "keep.cuh",
+        "the second round has the first one's key",
+        ["low ^ (k0 + PHILOX_KEY0)", "low ^ k0"],
+        (F32, "T=5 C=64 from 8 p=0.1"),
+    ),
+    Bug::new(
+        "keep.cuh",
+        "the second round leaves out the second key",
+        ["a_high ^ (k1 + PHILOX_KEY1)", "a_high"],
+        (F32, "T=5 C=64 from 8 p=0.1"),
     ),
     Bug::new(
         "drop.cu",

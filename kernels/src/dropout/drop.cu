@@ -13,7 +13,7 @@ extern "C" __global__ void dropout(E *y,              // (T, C)
     i64 i = flat<VEC>();
     if (i >= i64(T) * C) return;
     u32 channel = first + i % C;
-    u32 bits = keep_bits(seed, step, site, threshold, tokens[i / C], channel / 8) >> channel % 8;
+    u32 bits = keep_bits(ChannelWords(seed, step, site, tokens[i / C]), threshold, channel / 8) >> channel % 8;
     constexpr int PACK = VEC < WIDE<E> ? VEC : WIDE<E>;
 #pragma unroll
     for (int from = 0; from < VEC; from += PACK) {

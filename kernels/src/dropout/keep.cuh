@@ -9,9 +9,33 @@ __device__ inline void set_if_at_least(u32 &bits, u32 bit, u32 x, u32 limit) {
     asm("{ .reg .pred p; setp.ge.u32 p, %1, %2; @p or.b32 %0, %0, %3; }" : "+r"(bits) : "r"(x), "r"(limit), "r"(bit));
 }
 
+// The random words of a token's channels. What blocks of eight channels share of the first two rounds is made once: only
+// the first word of four differs from block to block.
+struct ChannelWords {
+    u64 seed;
+    u32 first, second, third, fourth;
+
+    __device__ ChannelWords(u64 seed, u32 step, u32 site, u32 token) : seed(seed) {
+        u32 k0 = u32(seed), k1 = u32(seed >> 32), low, high, a_high;
+        multiply_wide(low, high, PHILOX_C, site);
+        multiply_wide(fourth, a_high, PHILOX_A, xor3(high, token, k0));
+        first = step ^ k1;
+        second = low ^ (k0 + PHILOX_KEY0);
+        third = a_high ^ (k1 + PHILOX_KEY1);
+    }
+
+    // Of channels 8 · block and on.
+    __device__ Words of(u32 block) const {
+        u32 a_low, a_high, c_low, c_high;
+        multiply_wide(a_low, a_high, PHILOX_A, block);
+        multiply_wide(c_low, c_high, PHILOX_C, a_high ^ first);
+        return philox_rounds<2, 7>({{c_high ^ second, c_low, a_low ^ third, fourth}}, seed);
+    }
+};
+
 // Bit e is set when channel 8 · block + e is kept.
-__device__ inline u32 keep_bits(u64 seed, u32 step, u32 site, u32 threshold, u32 token, u32 block) {
-    Words words = random_words<7>(seed, step, site, token, block);
+__device__ inline u32 keep_bits(const ChannelWords &random, u32 threshold, u32 block) {
+    Words words = random.of(block);
     u32 limit = threshold << 16, bits = 0; // a half is compared at the top of a word, where what is below decides nothing
 #pragma unroll
     for (int e = 0; e < 4; e++) {

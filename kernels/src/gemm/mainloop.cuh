@@ -42,6 +42,9 @@ __device__ inline void put_pack(Out *y, Pack<Out, WIDE<Out>> x, int count, bool 
     }
 }
 
+// The largest power of two that is at most n.
+__device__ constexpr int floor_power_of_two(int n) { return n < 2 ? n : 2 * floor_power_of_two(n / 2); }
+
 template <Form KIND, int S, typename Right, bool WHOLE, int COUNT = SHAPES[S][3]> struct Product {
     static constexpr int BM = SHAPES[S][0], BN = SHAPES[S][1], BK = SHAPES[S][2];
     static constexpr int STAGES = COUNT;
@@ -75,10 +78,12 @@ template <Form KIND, int S, typename Right, bool WHOLE, int COUNT = SHAPES[S][3]
             for (int j = 0; j < NTILES; j++) mma(acc[i][j], f.a[i], f.b[j][0], f.b[j][1]);
     }
 
-    // Copies the tiles of both operands from step `k` on, up to their depth.
+    // Copies the tiles of both operands from step `k` on, up to their depth. Of three or six warps, two or four copy: a
+    // thread's lines are then swizzled alike, and their addresses differ by constants.
+    static constexpr int COPIERS = floor_power_of_two(THREADS);
     struct Feeds {
-        typename A::template Feed<THREADS, WHOLE> a;
-        typename B::template Feed<THREADS, WHOLE> b;
+        typename A::template Feed<COPIERS, WHOLE> a;
+        typename B::template Feed<COPIERS, WHOLE> b;
         int tiles, copied = 0;
 
         __device__ Feeds(const Product &p, const Matrix<bf16> &a, const Matrix<Right> &b, int k)
@@ -87,8 +92,10 @@ template <Form KIND, int S, typename Right, bool WHOLE, int COUNT = SHAPES[S][3]
         // Starts the copies of the next tile, if there is one.
         __device__ void copy(u32 stage) {
             if (copied < tiles) {
-                a.copy(stage);
-                b.copy(stage + A::BYTES);
+                if (COPIERS == THREADS || threadIdx.x < COPIERS) {
+                    a.copy(stage);
+                    b.copy(stage + A::BYTES);
+                }
             }
             copied++;
             copy_commit();

@@ -102,28 +102,73 @@ pub const BUGS: &[Bug] = &[
     Bug::new("dx.cu", "the next linear's dS begins where R ends", ["at += padded;", "at += R;"], THREE),
     Bug::new(
         "dx.cu",
-        "the mask of rows beyond the last is read, and not used",
-        ["bits = t < T && word < words", "bits = word < words"],
+        "words of the mask are read of rows beyond the last",
+        ["t < T && w < words ? 4 : 0", "w < words ? 4 : 0"],
         DROPPED,
     ),
     Bug::new(
         "dx.cu",
         "the mask covers the plain product too",
-        ["    if (mask) drop(acc, block, mask, up, T, C);\n", ""],
+        ["    if (mask) drop(acc, block, up);\n", ""],
         DROPPED,
+    ),
+    Bug::new(
+        "dx.cu",
+        "the first tiles of dy replace words of the mask that others still read",
+        ["    __syncthreads(); // the words lie where the first tiles of dy and W come\n", ""],
+        DROPPED,
+    ),
+    Bug::new(
+        "dx.cu",
+        "words of the mask are copied from the first row of tiles",
+        ["t = block.m + row, w", "t = row, w"],
+        (BF16, "T=136 C=504 R=20 N=[376, 72] p=0.1"),
     ),
     // mask.cuh and dropout.cu
     Bug::new(
         "mask.cuh",
         "the fifth block is not read",
-        ["bits >> skip | keep(4) << (32 - skip)", "bits >> skip"],
+        ["word >> skip | first << (32 - skip)", "word >> skip"],
         (F32, "T=9 C=70 from 9 R=4 N=[12] p=0.3"),
     ),
     Bug::new(
         "mask.cuh",
         "blocks are counted from the word",
-        ["channel / 8 + b", "channel / 32 + b"],
+        ["block = channel / 8", "block = channel / 32"],
         (BF16, "T=19 C=260 R=8 N=[64] p=0.5"),
+    ),
+    Bug::new(
+        "mask.cuh",
+        "a threshold of more than half is compared as one of less",
+        ["skip == 0 && threshold < 0x8000", "skip == 0"],
+        (BF16, "T=9 C=64 R=4 N=[16] p=0.75"),
+    ),
+    Bug::new(
+        "mask.cuh",
+        "a channel that reaches the threshold by its top bit alone is dropped",
+        ["\"=r\"(reached) : \"r\"(word)", "\"=r\"(reached) : \"r\"(rest)"],
+        (BF16, "T=65 C=72 R=16 N=[136, 24, 40] p=0.1"),
+    ),
+    Bug::new(
+        "mask.cuh",
+        "the low half borrows from the high one",
+        ["(word | TOPS) - below", "word - below"],
+        (BF16, "T=37 C=70 R=16 N=[48, 33] p=0.05"),
+    ),
+    Bug::new(
+        "mask.cuh",
+        "channels of a word whose blocks begin with it lie in their order",
+        ["split_pairs(skip == 0 ? word :", "skip == 0 ? word : split_pairs("],
+        (BF16, "T=19 C=260 R=8 N=[64] p=0.5"),
+    ),
+    Bug::new(
+        "mask.cuh",
+        "the next word begins with the first one's block",
+        [
+            "        first = keep_bits(random, threshold, block + 4 * w + 4);\n        bits[w]",
+            "        bits[w]",
+        ],
+        (BF16, "T=9 C=70 from 9 R=4 N=[12] p=0.3"),
     ),
     Bug::new(
         "dropout.cu",
@@ -160,7 +205,7 @@ pub const BUGS: &[Bug] = &[
     Bug::new(
         "dx.cu",
         "every 32 columns of a wide tile are masked as its first ones",
-        ["column / 32 + j / 4", "column / 32"],
+        ["word + j / 4)", "word)"],
         (BF16, "T=136 C=504 R=20 N=[376, 72] p=0.1"),
     ),
     Bug::new(
@@ -190,13 +235,13 @@ pub const BUGS: &[Bug] = &[
     Bug::new(
         "keep.cuh",
         "masks repeat after 65536 steps",
-        ["random_words<7>(seed, step,", "random_words<7>(seed, step & 0xffff,"],
+        ["first = step ^ k1", "first = (step & 0xffff) ^ k1"],
         (BF16, "T=37 C=70 R=16 N=[48, 33] p=0.05"),
     ),
     Bug::new(
         "keep.cuh",
         "masks repeat after 65536 tokens",
-        ["site, token, block", "site, token & 0xffff, block"],
+        ["xor3(high, token, k0)", "xor3(high, token & 0xffff, k0)"],
         (BF16, "T=37 C=70 R=16 N=[48, 33] p=0.05"),
     ),
 ];

@@ -58,9 +58,8 @@ extern "C" __global__ void __launch_bounds__(Block::THREADS, 1)
             Low::Accumulators acc = {};
             block.fill(feeds);
             block.run(acc, feeds);
-            float *to = parts + i64(part) * T * pitch;
-            each_pair(block, acc, factors, choice, adapter, false, T, pitch,
-                      [&](i64 at, const float (&pair)[2]) { store_shared_by_blocks(to + at, pair); });
+            each_pair(block, acc, factors, choice, adapter, false, parts + i64(part) * T * pitch, T, pitch,
+                      [](float *to, const float (&pair)[2]) { store_shared_by_blocks(to, pair); });
         }
         __syncthreads();
         if (threadIdx.x == 0) end_turn(turns);

@@ -11,7 +11,9 @@ extern "C" __global__ void lora_mask(u32 *mask,         // (T, ⌈C/32⌉)
     int words = (C + 31) / 32;
     i64 i = blockIdx.x * i64(blockDim.x) + threadIdx.x;
     if (i >= i64(T) * words) return;
-    mask[i] = mask_word(seed, step, site, threshold, tokens[i / words], first + i % words * 32);
+    u32 word[1];
+    mask_words(word, ChannelWords(seed, step, site, tokens[i / words]), threshold, first + i % words * 32);
+    mask[i] = word[0];
 }
 
 // y = x, or the old y where x is null, with dropped channels zeroed and the others scaled by `up`.

@@ -11,24 +11,41 @@
 
 typedef Product<NN, SHAPE, W, ALIGNED> Block;
 
-// Zeroes dropped columns and scales up the others; a word holds the bits of 32 columns.
-__device__ inline void drop(Block::Accumulators &acc, const Block &block, const u32 *mask, float up, int T, int C) {
+constexpr int WORDS = Block::BN / 32; // of the mask in a row of a tile
+static_assert(WORDS <= 8 && Block::BM * WORDS % Block::THREADS == 0, "eight rows of words have 32 banks");
+
+// Offset of a word in shared memory: equal words of eight rows lie in different banks.
+__device__ inline u32 word_at(int row, int word) { return (row * WORDS + (word ^ row / 4 % 2)) * 4; }
+
+// Starts the copies of the tile's words, so that each sector of the mask is read once.
+__device__ inline void copy_words(const Block &block, const u32 *mask, int T, int C) {
+    int words = (C + 31) / 32;
+#pragma unroll
+    for (int i = 0; i < Block::BM * WORDS; i += Block::THREADS) {
+        int row = (i + threadIdx.x) / WORDS, word = threadIdx.x % WORDS, t = block.m + row, w = block.n / 32 + word;
+        copy_async_word(block.shared + word_at(row, word), mask + i64(t) * words + w, t < T && w < words ? 4 : 0);
+    }
+}
+
+// Zeroes dropped columns and scales up the others.
+__device__ inline void drop(Block::Accumulators &acc, const Block &block, float up) {
     static_assert(Block::NTILES % 4 == 0, "a warp's columns are whole words");
-    int row = block.m + Block::warp_m() + lane() / 4, column = block.n + Block::warp_n(), words = (C + 31) / 32;
+    int row = Block::warp_m() + lane() / 4, word = Block::warp_n() / 32;
 #pragma unroll
     for (int i = 0; i < Block::MT; i++)
 #pragma unroll
         for (int half = 0; half < 2; half++)
 #pragma unroll
             for (int j = 0; j < Block::NTILES; j += 4) {
-                int t = row + 16 * i + 8 * half, word = column / 32 + j / 4;
-                u32 bits = t < T && word < words ? mask[i64(t) * words + word] >> (lane() % 4) : 0;
+                u32 from = block.shared + word_at(row + 16 * i + 8 * half, word + j / 4);
+                u32 bits = __float_as_uint(load_shared(from)) >> (lane() % 4);
 #pragma unroll
                 for (int e = 0; e < 8; e++) {
                     float &x = acc[i][j + e / 2][2 * half + e % 2];
                     x = bits >> mask_bit(e / 2 * 8 + e % 2) & 1 ? x * up : 0.0f;
                 }
             }
+    __syncthreads(); // the words lie where the first tiles of dy and W come
 }
 
 extern "C" __global__ void __launch_bounds__(Block::THREADS)
@@ -44,6 +61,7 @@ extern "C" __global__ void __launch_bounds__(Block::THREADS)
     Block block(memory, place.m, place.n);
     Block::Accumulators acc = {};
     int at = 0;
+    if (mask) copy_words(block, mask, T, C); // a slab waits for them
     for (int i = 0; i < TARGETS; i++) {
         int R = pick(i, r0, r1, r2, r3), padded = (R + RANK_GROUP - 1) / RANK_GROUP * RANK_GROUP;
         Matrix<bf16> left = {ds, pitch, T, at + padded};
@@ -54,7 +72,7 @@ extern "C" __global__ void __launch_bounds__(Block::THREADS)
         }
         at += padded;
     }
-    if (mask) drop(acc, block, mask, up, T, C);
+    if (mask) drop(acc, block, up);
     for (int i = 0; i < TARGETS; i++) {
         int N = pick(i, n0, n1, n2, n3);
         if (N == 0) break;

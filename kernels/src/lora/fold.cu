@@ -4,9 +4,11 @@
 #include "prelude.cuh"
 #include "targets.cuh"
 
-// y[0..count] = scale · Σ parts, `slices` of them `stride` apart, in their order; count ≤ 4. The parts are packs of four.
+// y[0..count] = scale · Σ parts, `slices` of them `stride` apart, in their order; count ≤ 4. The parts are packs of four if
+// `aligned`, and y if `packed`.
 template <typename Out>
-__device__ inline void fold(Out *y, const float *parts, i64 stride, int slices, float scale, int count, bool aligned) {
+__device__ inline void fold(Out *y, const float *parts, i64 stride, int slices, float scale, int count, bool aligned,
+                            bool packed) {
     float x[4] = {};
     for (int slice = 0; slice < slices; slice++, parts += stride) {
         float part[4] = {};
@@ -21,8 +23,14 @@ __device__ inline void fold(Out *y, const float *parts, i64 stride, int slices, 
         for (int e = 0; e < 4; e++) x[e] += part[e];
     }
 #pragma unroll
-    for (int e = 0; e < 4; e++)
-        if (e < count) y[e] = put<Out>(scale * x[e]);
+    for (int e = 0; e < 4; e++) x[e] *= scale;
+    if (packed) {
+        store(y, x);
+    } else {
+#pragma unroll
+        for (int e = 0; e < 4; e++)
+            if (e < count) y[e] = put<Out>(x[e]);
+    }
 }
 
 // dS of all linears, then dB of each.
@@ -40,13 +48,13 @@ extern "C" __global__ void lora_fold_ds_db(bf16 *ds, // (T, pitch)
         i64 packs = i64(N) * ((R + 3) / 4);
         if (is_ds && column < padded) {
             fold(ds + i64(row) * pitch + first, of_ds + i64(row) * padded + column, i64(T) * padded,
-                 round_up(N, STRIP_COLUMNS) / STRIP_COLUMNS, pick(target, s0, s1, s2, s3), 4, true);
+                 round_up(N, STRIP_COLUMNS) / STRIP_COLUMNS, pick(target, s0, s1, s2, s3), 4, true, true);
             return;
         }
         if (!is_ds && i < packs) {
             int n = i / ((R + 3) / 4), r = i % ((R + 3) / 4) * 4;
             fold(pick(target, db0, db1, db2, db3) + i64(n) * R + r, of_db + i64(n) * padded + r, i64(N) * padded,
-                 round_up(T, run) / run, 1.0f, min(R - r, 4), true);
+                 round_up(T, run) / run, 1.0f, min(R - r, 4), true, R % 4 == 0);
             return;
         }
         column -= padded;
@@ -67,7 +75,7 @@ extern "C" __global__ void lora_fold_da(float *da0, float *da1, float *da2, floa
         if (i < i64(R) * packs) {
             int r = i / packs, c = i % packs * 4;
             fold(pick(target, da0, da1, da2, da3) + i64(r) * C + c, parts + i64(r) * C + c, i64(pitch) * C, runs, scale,
-                 min(C - c, 4), C % 4 == 0);
+                 min(C - c, 4), C % 4 == 0, C % 4 == 0);
             return;
         }
         i -= i64(R) * packs;

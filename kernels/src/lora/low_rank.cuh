@@ -93,30 +93,29 @@ template <typename Rows, bool WHOLE> struct GroupFeeds {
     }
 };
 
-// Calls put(index in (T, pitch), pair) for the block's pairs of neighbours in the rows that have chosen `adapter`, and
-// with zeros for rows without one if `none`.
+// Calls put(pointer into `to` (T, pitch), pair) for the block's pairs of neighbours in the rows that have chosen `adapter`,
+// and with zeros for rows without one if `none`.
 template <typename Rows, typename Put>
 __device__ inline void each_pair(const Rows &block, typename Rows::Accumulators &acc, const Factors &f,
-                                 const int *choice, int adapter, bool none, int T, int pitch, Put put) {
-    float scales[Rows::NTILES];
+                                 const int *choice, int adapter, bool none, float *to, int T, int pitch, Put put) {
+    int first = block.m + Rows::warp_m() + lane() / 4, column = block.n + Rows::warp_n() + lane() % 4 * 2;
+    to += i64(first) * pitch + column;
+    int chosen[2 * Rows::MT];
 #pragma unroll
-    for (int j = 0; j < Rows::NTILES; j++)
-        scales[j] =
-            pick(GroupOf((block.n + Rows::warp_n() + 8 * j) / RANK_GROUP, f).target, f.s0, f.s1, f.s2, f.s3);
+    for (int i = 0; i < 2 * Rows::MT; i++) chosen[i] = choice && first + 8 * i < T ? choice[first + 8 * i] : adapter;
 #pragma unroll
-    for (int i = 0; i < 2 * Rows::MT; i++) {
-        int row = block.m + Rows::warp_m() + 8 * i + lane() / 4;
-        if (row >= T) break;
-        int chosen = choice ? choice[row] : adapter;
-        if (chosen != adapter && !(none && chosen < 0)) continue;
+    for (int j = 0; j < Rows::NTILES; j++) {
+        if (column + 8 * j >= pitch) break;
+        int target = GroupOf((block.n + Rows::warp_n() + 8 * j) / RANK_GROUP, f).target;
+        float scale = pick(target, f.s0, f.s1, f.s2, f.s3);
 #pragma unroll
-        for (int j = 0; j < Rows::NTILES; j++) {
-            int column = block.n + Rows::warp_n() + 8 * j + lane() % 4 * 2;
-            if (column >= pitch) break;
+        for (int i = 0; i < 2 * Rows::MT; i++) {
+            if (first + 8 * i >= T) break;
+            if (chosen[i] != adapter && !(none && chosen[i] < 0)) continue;
             const float *x = acc[i / 2][j] + 2 * (i % 2);
             float pair[2] = {};
-            if (chosen == adapter) pair[0] = scales[j] * x[0], pair[1] = scales[j] * x[1];
-            put(i64(row) * pitch + column, pair);
+            if (chosen[i] == adapter) pair[0] = scale * x[0], pair[1] = scale * x[1];
+            put(to + i * 8 * pitch + 8 * j, pair);
         }
     }
 }

@@ -1,33 +1,65 @@
 // Words of a dropout mask, which lora_s makes and the backward reads again.
 //
 // math    keep.cuh says which channels are kept; a word holds 32 of them, from a multiple of 32 of x's channels on
-// layout  channels 2i and 2i + 1 of a word have bit i % 8 of its bytes 2 (i / 8) and 2 (i / 8) + 1: one shift brings both
-//         bits to the signs of two bytes, from which one permutation makes a mask of two elements
+// layout  a byte holds eight channels, the even ones in its low half and the odd ones in its high half: two shifts bring the
+//         bits of 2i and 2i + 1 to the signs of bytes, from which one permutation makes a mask of two elements
 #pragma once
 #include "keep.cuh"
 
 // Bit of a word's channel.
-__device__ inline int mask_bit(int channel) { return channel / 16 * 16 + channel % 2 * 8 + channel % 16 / 2; }
+__device__ inline int mask_bit(int channel) { return channel / 8 * 8 + channel % 2 * 4 + channel % 8 / 2; }
 
-// Moves the even bits of each half to its low byte, and the odd ones to its high byte.
+// Moves the even bits of each byte to its low half, and the odd ones to its high half.
 __device__ inline u32 split_pairs(u32 x) {
     u32 t = (x ^ x >> 1) & 0x22222222;
     x ^= t ^ t << 1;
     t = (x ^ x >> 2) & 0x0c0c0c0c;
-    x ^= t ^ t << 2;
-    t = (x ^ x >> 4) & 0x00f000f0;
-    return x ^ t ^ t << 4;
+    return x ^ t ^ t << 2;
 }
 
-// The word of 32 channels from `channel` on, counted in the unsharded input.
-__device__ inline u32 mask_word(u64 seed, u32 step, u32 site, u32 threshold, u32 token, u32 channel) {
-    auto keep = [&](u32 b) { return keep_bits(seed, step, site, threshold, token, channel / 8 + b); };
-    u32 bits = 0;
+// Comparison of both halves of words with a threshold below 2¹⁵.
+struct Halves {
+    static constexpr u32 TOPS = 0x80008000;
+    u32 below; // the threshold, twice
+
+    // Adds a byte's bits of the words' channels to `bits`, from bit 7 on.
+    __device__ u32 add(u32 bits, const Words &words) const {
 #pragma unroll
-    for (int b = 0; b < 4; b++) bits |= keep(b) << 8 * b;
-    // Blocks of eight channels need not begin where the word does: then a fifth one meets its 32.
-    if (u32 skip = channel % 8) bits = bits >> skip | keep(4) << (32 - skip);
-    return split_pairs(bits);
+        for (int e = 0; e < 4; e++) {
+            u32 word = words.at[e], rest = (word | TOPS) - below, reached; // no half borrows from the other
+            // A half reaches the threshold by its top bit or by the others: (word | rest) & TOPS. Its 128 becomes the bit.
+            asm("lop3.b32 %0, %1, %2, %3, 0xa8;" : "=r"(reached) : "r"(word), "r"(rest), "r"(TOPS));
+            asm("dp4a.u32.u32 %0, %1, %2, %0;" : "+r"(bits) : "r"(reached), "r"(0x10000100u << e));
+        }
+        return bits;
+    }
+};
+
+// N words, each of 32 channels, from `channel` on, counted in the unsharded input.
+template <int N>
+__device__ inline void mask_words(u32 (&bits)[N], const ChannelWords &random, u32 threshold, u32 channel) {
+    u32 block = channel / 8, skip = channel % 8;
+    if (skip == 0 && threshold < 0x8000) {
+        Halves halves = {threshold * 0x10001};
+#pragma unroll
+        for (int w = 0; w < N; w++) {
+            u32 high = 0;
+#pragma unroll
+            for (int b = 3; b > 0; b--) high = halves.add(high << 8, random.of(block + 4 * w + b));
+            bits[w] = 2 * high + (halves.add(0, random.of(block + 4 * w)) >> 7);
+        }
+        return;
+    }
+    // Blocks of eight channels need not begin where words do: then each word takes the end of one and the start of another.
+    u32 first = keep_bits(random, threshold, block);
+#pragma unroll
+    for (int w = 0; w < N; w++) {
+        u32 word = first;
+#pragma unroll
+        for (int b = 1; b < 4; b++) word |= keep_bits(random, threshold, block + 4 * w + b) << 8 * b;
+        first = keep_bits(random, threshold, block + 4 * w + 4);
+        bits[w] = split_pairs(skip == 0 ? word : word >> skip | first << (32 - skip));
+    }
 }
 
 // Spreads the signs of four of the bytes of a and b over a byte each. `select` has 8 plus the byte's number for each of

@@ -21,22 +21,21 @@ struct MaskedRows {
     static constexpr int WORDS = Rows::BK / 32, BYTES = Rows::BM * WORDS * 4;
     static_assert(Rows::THREADS == Rows::BM && WORDS == 2, "a thread makes the two words of a row");
 
-    u64 seed;
-    u32 step, site, threshold, token, channel; // the block's first channel, in the unsharded input
+    ChannelWords random; // of this thread's row
+    u32 threshold, channel; // the block's first channel, in the unsharded input
     u32 shared; // address of the words of MASK_TILES: one is read, one may still be, and one is made
     u32 *mask;  // (words left): this thread's row from the block's first word on
     int words, tiles;
     bool packs; // rows of the mask are multiples of 16 bytes
     u32 before[WORDS];
+    u32 shifted[Rows::MT][2][2]; // the words of a fragment's rows, this thread's even and odd channels as signs of bytes
 
     __device__ u32 place(int tile) const { return shared + tile % MASK_TILES * BYTES; }
 
     __device__ void make(int tile) {
         if (tile >= tiles) return;
         u32 bits[WORDS];
-#pragma unroll
-        for (int w = 0; w < WORDS; w++)
-            bits[w] = mask_word(seed, step, site, threshold, token, channel + 32 * (tile * WORDS + w));
+        mask_words(bits, random, threshold, channel + 32 * tile * WORDS);
         store_shared(place(tile) + threadIdx.x * WORDS * 4, bits[0], bits[1]);
         keep(tile, bits);
     }
@@ -58,16 +57,27 @@ struct MaskedRows {
     template <int MT, int COLUMNS>
     __device__ void operator()(u32 (&a)[MT][4], u32 (&)[COLUMNS][2], int tile, int step) {
         if (step == 0) make(tile + 1);
-        u32 from = place(tile) + ((Rows::warp_m() + lane() / 4) * WORDS + step / 2) * 4;
-        u32 select = step % 2 ? 0xbbaa : 0x9988;
-        int shift = 7 - lane() % 4;
+        if (step % 2 == 0) shift(tile, step / 2);
 #pragma unroll
         for (int i = 0; i < MT; i++)
 #pragma unroll
+            for (int e = 0; e < 4; e++) {
+                const u32 (&signs)[2] = shifted[i][e % 2];
+                a[i][e] &= spread_signs(signs[0], signs[1], 0xcc88 + (step % 2 * 2 + e / 2) * 0x1111);
+            }
+    }
+
+    // Loads a word of each row, which two steps use: a byte of it is eight channels of a fragment.
+    __device__ void shift(int tile, int word) {
+        u32 from = place(tile) + ((Rows::warp_m() + lane() / 4) * WORDS + word) * 4;
+        int left = 7 - lane() % 4;
+#pragma unroll
+        for (int i = 0; i < Rows::MT; i++)
+#pragma unroll
             for (int half = 0; half < 2; half++) {
-                u32 word = __float_as_uint(load_shared(from + (16 * i + 8 * half) * WORDS * 4));
-                a[i][half] &= spread_signs(word << shift, 0, select);
-                a[i][half + 2] &= spread_signs(word << (shift - 4), 0, select);
+                u32 bits = __float_as_uint(load_shared(from + (16 * i + 8 * half) * WORDS * 4));
+                shifted[i][half][0] = bits << left;
+                shifted[i][half][1] = bits << (left - 4);
             }
     }
 };
@@ -96,7 +106,7 @@ extern "C" __global__ void __launch_bounds__(Rows::THREADS)
     if (tokens) {
         int row = block.m + threadIdx.x, words = (C + 31) / 32;
         bool stores = row < T && column == 0;
-        MaskedRows masked = {seed, step, site, threshold, row < T ? tokens[row] : 0u, u32(first + k)};
+        MaskedRows masked = {ChannelWords(seed, step, site, row < T ? tokens[row] : 0), threshold, u32(first + k)};
         masked.shared = block.shared + Rows::STAGES * Rows::STAGE;
         masked.mask = mask + i64(row) * words + k / 32;
         masked.words = stores ? words - k / 32 : 0;
@@ -108,8 +118,8 @@ extern "C" __global__ void __launch_bounds__(Rows::THREADS)
         block.run(acc, feeds);
     }
     parts += i64(blockIdx.z) * T * pitch;
-    each_pair(block, acc, factors, choice, adapter, nth == 0, T, pitch,
-              [&](i64 at, const float (&pair)[2]) { store(parts + at, pair); });
+    each_pair(block, acc, factors, choice, adapter, nth == 0, parts, T, pitch,
+              [](float *to, const float (&pair)[2]) { store(to, pair); });
 }
 
 // ---- dA
@@ -159,17 +169,13 @@ struct DropRight {
         static_assert(COLUMNS == 4, "a warp's columns are one word");
         u32 from = shared + Channels::warp_n() / 8 +
                    (tile % PACKED_TILES * Channels::BK + 16 * step + lane() % 4 * 2) * 16;
-        int shift = 7 - lane() / 8;                    // channel 8 j + lane / 4 has bit lane / 8 + 4 (j % 2)
-        u32 select = 0xcc88 + lane() / 4 % 2 * 0x1111; // of byte 2 (j / 2) + lane / 4 % 2, of both rows
+        int left = 7 - mask_bit(lane() / 4); // channel 8 j + lane / 4 has this bit of byte j
 #pragma unroll
         for (int half = 0; half < 2; half++) {
-            u32 first = __float_as_uint(load_shared(from + 128 * half));
-            u32 second = __float_as_uint(load_shared(from + 128 * half + 16));
+            u32 first = __float_as_uint(load_shared(from + 128 * half)) << left;
+            u32 second = __float_as_uint(load_shared(from + 128 * half + 16)) << left;
 #pragma unroll
-            for (int j = 0; j < COLUMNS; j++) {
-                int left = shift - 4 * (j % 2);
-                b[j][half] &= spread_signs(first << left, second << left, select + j / 2 * 0x2222);
-            }
+            for (int j = 0; j < COLUMNS; j++) b[j][half] &= spread_signs(first, second, 0xcc88 + j * 0x1111);
         }
     }
 };

@@ -14,14 +14,14 @@ pub const BUGS: &[Bug] = &[
     Bug::new(
         "low_rank.cuh",
         "blocks of an adapter write zeros to the rows of the others",
-        ["if (chosen != adapter && !(none && chosen < 0)) continue;", ""],
+        ["if (chosen[i] != adapter && !(none && chosen[i] < 0)) continue;", ""],
         CHOSEN,
     ),
     Bug::new("low_rank.cuh", "every adapter has the first one's A", ["+ i64(adapter) * R * C", ""], CHOSEN),
     Bug::new(
         "low_rank.cuh",
         "S is not scaled by alpha/r",
-        ["pair[0] = scales[j] * x[0]", "pair[0] = x[0]"],
+        ["pair[0] = scale * x[0]", "pair[0] = x[0]"],
         (BF16, "T=5 C=33 R=3 N=[7, 20, 1] p=0"),
     ),
     Bug::new(
@@ -33,7 +33,12 @@ pub const BUGS: &[Bug] = &[
         ],
         THREE,
     ),
-    Bug::new("low_rank.cuh", "rows without an adapter have no S", ["!(none && chosen < 0)", "true"], CHOSEN),
+    Bug::new(
+        "low_rank.cuh",
+        "rows without an adapter have no S",
+        ["!(none && chosen[i] < 0)", "true"],
+        CHOSEN,
+    ),
     Bug::new(
         "low_rank.cuh",
         "the first adapter's block alone",
@@ -43,13 +48,13 @@ pub const BUGS: &[Bug] = &[
     Bug::new(
         "narrow.cu",
         "dropout takes the bits of other channels",
-        ["spread_signs(word << (shift - 4), 0, select)", "spread_signs(word << shift, 0, select)"],
+        ["bits << (left - 4)", "bits << left"],
         DROPPED,
     ),
     Bug::new(
         "narrow.cu",
         "dropout of dA takes one row's bits for two",
-        ["spread_signs(first << left, second << left,", "spread_signs(first << left, first << left,"],
+        ["spread_signs(first, second,", "spread_signs(first, first,"],
         DROPPED,
     ),
     Bug::new(
@@ -81,6 +86,12 @@ pub const BUGS: &[Bug] = &[
         "strips.cu",
         "the next strip is copied before all have left its place",
         ["        __syncthreads();\n        copy(i + 1);", "        copy(i + 1);\n        __syncthreads();"],
+        LONG,
+    ),
+    Bug::new(
+        "tile.cuh",
+        "threads that have no line of a tile copy one",
+        ["                if (LINES % STEP != 0 && line + l >= LINES) break;\n", ""],
         LONG,
     ),
     Bug::new(
@@ -144,6 +155,12 @@ pub const BUGS: &[Bug] = &[
         "fold.cu",
         "four columns of dB are stored where R has fewer",
         ["1.0f, min(R - r, 4), true", "1.0f, 4, true"],
+        THREE,
+    ),
+    Bug::new(
+        "fold.cu",
+        "rows of dB that are no packs are stored as packs",
+        ["min(R - r, 4), true, R % 4 == 0", "min(R - r, 4), true, true"],
         THREE,
     ),
     Bug::new(

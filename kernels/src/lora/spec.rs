@@ -82,6 +82,7 @@ fn cases(dtype: DType) -> Vec<Case> {
         case(dtype, 5, 33, 3, &[7, 20, 1], 0.0),
         case(dtype, 37, 70, 16, &[48, 33], 0.05),
         case(dtype, 19, 260, 8, &[64], 0.5),
+        case(dtype, 9, 64, 4, &[16], 0.75),
         // Rows that are multiples of 16 bytes; several parts of each narrow sum; R beyond one group of columns.
         case(dtype, 65, 72, 16, &[136, 24, 40], 0.1),
         case(dtype, 7, 520, 20, &[264], 0.0),

@@ -2,7 +2,7 @@
 //
 // math    both are split into partial f32 sums over a fixed length (split-K), which fold.cu adds in order
 // layout  that of S and dS in narrow.cu; the parts of each linear lie behind each other (targets.cuh)
-// launch  per block 256 columns of one dy, a run of rows, one group of 16 columns of S
+// launch  per block 512 columns of one dy, a run of rows, one group of 16 columns of S
 // options ALIGNED 1 when rows of dy and b are multiples of 16 bytes, else 0
 #include "prelude.cuh"
 #include "mainloop.cuh"
@@ -13,6 +13,7 @@ typedef Tile<bf16, false, STRIP_COLUMNS, STRIP_ROWS> StripTransposed; // columns
 typedef Tile<bf16, false, RANK_GROUP, STRIP_ROWS> Low;                // S
 typedef Tile<bf16, false, RANK_GROUP, STRIP_COLUMNS> Up;              // B
 constexpr int STRIP_STAGE = Strip::BYTES + Low::BYTES;
+constexpr int STRIP_COPIERS = 256; // threads that copy dy: a power of two, so that a thread's lines are swizzled alike
 
 // Loads rows n.. and columns r.. of B (N, R), rounded to bf16; they serve all strips.
 __device__ inline void load_up(u32 to, const float *b, int n, int r, int N, int R) {
@@ -31,7 +32,7 @@ __device__ inline void load_up(u32 to, const float *b, int n, int r, int N, int 
     }
 }
 
-// 16 rows of dS by a warp: dy (16, 256) · B (256, 16).
+// 16 rows of dS by a warp: dy (16, 512) · B (512, 16).
 __device__ inline void make_ds(float (&acc)[2][4], u32 strip, u32 up, int row) {
     u32 from = strip + Strip::a_lane(row), from_up = up + Up::b_lane(0);
 #pragma unroll
@@ -71,7 +72,7 @@ __device__ inline void store_rows(float *to, const float (&acc)[2][4], int row, 
         }
 }
 
-extern "C" __global__ void __launch_bounds__(STRIP_THREADS, 2)
+extern "C" __global__ void __launch_bounds__(STRIP_THREADS)
     lora_ds_db(float *ds,     // parts of each linear behind each other
                float *db,     // likewise
                const bf16 *s, // (T, pitch), a linear's columns from at on
@@ -96,12 +97,12 @@ extern "C" __global__ void __launch_bounds__(STRIP_THREADS, 2)
     const float *b = pick(target, b0, b1, b2, b3);
     int n = strip * STRIP_COLUMNS, t = blockIdx.y * run, end = min(T, t + run);
     int strips = (end - t + STRIP_ROWS - 1) / STRIP_ROWS;
-    StripTransposed::Feed<STRIP_THREADS, ALIGNED> strip_feed({dy, N, N, end}, n, t);
+    StripTransposed::Feed<STRIP_COPIERS, ALIGNED> strip_feed({dy, N, N, end}, n, t);
     Low::Feed<STRIP_THREADS, true> low_feed({s, pitch, pitch, end}, s_at + r, t);
     auto copy = [&](int i) {
         u32 to = shared + i % STRIP_STAGES * STRIP_STAGE;
         if (i < strips) {
-            strip_feed.copy(to);
+            if (threadIdx.x < STRIP_COPIERS) strip_feed.copy(to);
             low_feed.copy(to + Strip::BYTES);
         }
         copy_commit();

@@ -1,4 +1,4 @@
-use super::cuda::{ColumnOffsets, LoraPass, adapted, low_rank, run_length};
+use super::cuda::{ColumnOffsets, DA_RUN, DB_RUN, LoraPass, adapted, low_rank, run_length};
 use super::*;
 use crate::gemm::cuda::{Accumulate, GemmShape, OperandLayout, RowSlice, TILES, multiply_on_tensor_cores};
 use crate::gemm::tests::{as_cuda, count_launches, operand, software_gpu};
@@ -97,18 +97,20 @@ fn adapters_that_no_row_uses_cost_nothing() {
         for (i, what) in ["instructions", "bytes"].into_iter().enumerate() {
             let ratio = among[i] / alone[i];
             println!("{what}, at once {at_once}: {ratio:.4}");
-            assert!(ratio < 1.02, "{what}, at once {at_once}: {ratio}");
+            assert!(ratio < 1.025, "{what}, at once {at_once}: {ratio}");
         }
     }
 }
 
-/// 8,192 rows of 13B's q|k|v, o, gate|up and x: 240 blocks and more, in at most nine tenths of a wave too much.
+/// 8,192 and 2,048 rows of 13B's q|k|v, o, gate|up, and of x: at most a tenth of a wave too much, where runs are long enough.
 #[test]
 fn runs_of_rows_are_as_long_as_fills_a_gpu() {
-    let runs = |rows: usize, blocks| rows.div_ceil(run_length(rows, blocks));
-    assert_eq!([60, 20, 108, 40].map(|blocks| runs(8192, blocks)), [4, 12, 6, 6]);
-    assert_eq!([60, 20].map(|blocks| runs(2048, blocks)), [4, 4]);
-    assert_eq!(run_length(530, 2), 512);
+    let runs = |rows: usize, blocks, least| rows.div_ceil(run_length(rows, blocks, least));
+    assert_eq!([30, 10, 54].map(|blocks| runs(8192, blocks, DB_RUN)), [4, 12, 7]);
+    assert_eq!([30, 10, 54].map(|blocks| runs(2048, blocks, DB_RUN)), [4, 11, 7]);
+    assert_eq!([40, 108].map(|blocks| runs(8192, blocks, DA_RUN)), [3, 6]);
+    assert_eq!([40, 108].map(|blocks| runs(2048, blocks, DA_RUN)), [3, 4]);
+    assert_eq!([DB_RUN, DA_RUN].map(|least| run_length(530, 1, least)), [192, 512]);
 }
 
 #[test]

@@ -7,7 +7,7 @@ pub const BUGS: &[Bug] = &[
     Bug::new(
         "prelude.cuh",
         "a wrong constant of Philox",
-        ["k0 += 0x9E3779B9u", "k0 += 0x9E3779B1u"],
+        ["PHILOX_KEY0 = 0x9E3779B9u", "PHILOX_KEY0 = 0x9E3779B1u"],
         (F32, "B=12 V=70"),
     ),
     Bug::new(
@@ -22,6 +22,30 @@ pub const BUGS: &[Bug] = &[
         "a penalty makes negative logits likelier",
         ["logit > 0.0f ? logit / repetition : __fmul_rn(logit, repetition)", "logit / repetition"],
         (F32, "B=12 V=100 all negative"),
+    ),
+    Bug::new(
+        "sample.cu",
+        "penalties are overlooked where rows are whole packs",
+        ["row.penalties || V % PACK != 0", "V % PACK != 0"],
+        (F32, "B=24 V=100 penalized"),
+    ),
+    Bug::new(
+        "sample.cu",
+        "rows that are no packs are read as packs",
+        ["row.penalties || V % PACK != 0", "row.penalties"],
+        (BF16, "B=12 V=70"),
+    ),
+    Bug::new(
+        "sample.cu",
+        "of equal tokens in a pack the last is taken",
+        ["if (x[e] > seen.best) seen.token", "if (x[e] >= seen.best) seen.token"],
+        (BF16, "B=12 V=1500 of 1 values"),
+    ),
+    Bug::new(
+        "sample.cu",
+        "logits beyond those that are held have no part in the sum",
+        ["        if (i >= row.kept) total +=", "        if (false) total +="],
+        (F32, "B=6 V=32700 the last likeliest"),
     ),
     Bug::new(
         "sample.cu",

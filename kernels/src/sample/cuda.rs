@@ -58,7 +58,8 @@ pub fn sample(
 
 /// Returns how many of the keys of a row a block keeps, and the bytes of its shared memory, of which there are `limit`.
 fn shared_memory(vocab: usize, limit: usize) -> Result<(usize, usize)> {
-    let fixed = HISTOGRAMS + 4 * vocab.div_ceil(32);
+    // The keys begin at a multiple of 16 bytes.
+    let fixed = HISTOGRAMS + 16 * vocab.div_ceil(128);
     let Some(room) = limit.checked_sub(fixed + REDUCTIONS) else {
         return Err(Error::new(format!(
             "a row of {vocab} tokens does not fit {limit} bytes of shared memory"

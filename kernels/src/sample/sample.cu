@@ -100,11 +100,12 @@ struct Row {
     const u32 *penalized; // one bit a token: it is one of the previous
     u32 *held;            // of the first `kept` tokens: the logits, later the keys
     int V, kept;
+    bool penalties; // there are previous tokens
     float repetition, frequency, presence, temperature, best;
 
     __device__ float logit(int i) const { return get(logits[i]); }
     __device__ float score(int i, float logit) const {
-        if (!(penalized[i / 32] >> i % 32 & 1)) return logit;
+        if (!penalties || !(penalized[i / 32] >> i % 32 & 1)) return logit;
         float score = logit > 0.0f ? logit / repetition : __fmul_rn(logit, repetition);
         int n = counts[i];
         if (n == 0) return score;
@@ -115,6 +116,44 @@ struct Row {
     __device__ u32 key(int i, float logit) const { return __float_as_uint((best - score(i, logit)) / temperature); }
     __device__ u32 key(int i) const { return i < kept ? held[i] : key(i, logit(i)); }
 };
+
+// What this thread has seen of a row.
+struct Seen {
+    float largest, best; // of the logits and of the scores
+    int bad, token;      // the first whose logit is no number or +∞, and the first of the best; V if there is none
+};
+
+// Keeps the logits that fit, and looks for the best score.
+__device__ inline Seen look(const Row &row) {
+    Seen seen = {-INFINITE, -INFINITE, row.V, row.V};
+    for (int i = threadIdx.x; i < row.V; i += THREADS) {
+        float logit = row.logit(i), score = row.score(i, logit);
+        if (i < row.kept) row.held[i] = __float_as_uint(logit);
+        if (!(logit < INFINITE)) seen.bad = min(seen.bad, i);
+        seen.largest = fmaxf(seen.largest, logit);
+        if (seen.token == row.V || score > seen.best) seen.best = score, seen.token = i;
+    }
+    return seen;
+}
+
+// The same where there are no penalties and rows are whole packs of PACK logits: scores are the logits.
+constexpr int PACK = 4;
+__device__ inline Seen look_at_packs(const Row &row) {
+    Seen seen = {-INFINITE, -INFINITE, row.V, row.V};
+    for (int i = threadIdx.x * PACK; i < row.V; i += THREADS * PACK) {
+        float x[PACK];
+        load(x, row.logits + i);
+        if (i < row.kept) store(reinterpret_cast<float *>(row.held + i), x);
+#pragma unroll
+        for (int e = 0; e < PACK; e++) {
+            if (!(x[e] < INFINITE)) seen.bad = min(seen.bad, i + e);
+            if (x[e] > seen.best) seen.token = i + e;
+            seen.best = fmaxf(seen.best, x[e]);
+        }
+    }
+    seen.largest = seen.best;
+    return seen;
+}
 
 template <int BINS> struct Histogram {
     u32 count[BINS], low[BINS], high[BINS];
@@ -213,16 +252,24 @@ struct Sums {
     u64 all, likely;
 };
 
+// Σ e^(logit − max).
+__device__ inline double sum_exponentials(const Row &row, float max) {
+    double total = 0.0;
+#pragma unroll 4
+    for (int i = threadIdx.x; i < row.kept; i += THREADS) total += expf(__uint_as_float(row.held[i]) - max);
+    for (int i = threadIdx.x; i < row.V; i += THREADS)
+        if (i >= row.kept) total += expf(row.logit(i) - max);
+    return block_sum_f64(total);
+}
+
 // Makes the keys, and sums masses, in `coarse` too where the order matters; returns Σ e^(logit − max).
-__device__ inline double make_keys(const Row &row, Coarse &coarse, Sums &sums, bool draws, bool sorted, float min_p,
-                                   float max) {
+__device__ inline double make_keys(const Row &row, Coarse &coarse, Sums &sums, bool sorted, float min_p, float max) {
     if (sorted) coarse.clear();
     __syncthreads();
     double total = 0.0;
     for (int i = threadIdx.x; i < row.V; i += THREADS) {
         float logit = i < row.kept ? __uint_as_float(row.held[i]) : row.logit(i);
         total += expf(logit - max);
-        if (!draws) continue;
         u32 key = row.key(i, logit);
         if (i < row.kept) row.held[i] = key;
         if (key >= FAR) continue;
@@ -271,12 +318,12 @@ extern "C" __global__ void __launch_bounds__(THREADS) sample(Choice *choices,   
     extern __shared__ __align__(16) u8 memory[];
     Coarse &coarse = *reinterpret_cast<Coarse *>(memory);
     Fine &fine = *reinterpret_cast<Fine *>(&coarse + 1);
-    u32 *penalized = reinterpret_cast<u32 *>(&fine + 1), *held = penalized + (V + 31) / 32;
+    u32 *penalized = reinterpret_cast<u32 *>(&fine + 1), *held = penalized + (V + 127) / 128 * 4;
     i64 b = blockIdx.x;
     Params p = params[b];
     counts += b * V;
-    Row row = {logits + b * V, counts,      penalized,  held,          V, kept,
-               p.repetition,   p.frequency, p.presence, p.temperature, -INFINITE};
+    Row row = {logits + b * V,     counts,       penalized,   held,       V,             kept,
+               p.first < p.last, p.repetition, p.frequency, p.presence, p.temperature, -INFINITE};
     for (int i = threadIdx.x; i < (V + 31) / 32; i += THREADS) penalized[i] = 0;
     __syncthreads();
     if (p.first < 0 || p.generated < p.first || p.last > P) asm("trap;");
@@ -289,26 +336,23 @@ extern "C" __global__ void __launch_bounds__(THREADS) sample(Choice *choices,   
     __syncthreads();
     for (int i = p.generated + threadIdx.x; i < p.last; i += THREADS) atomicAdd(&counts[previous[i]], 1);
     __syncthreads();
-    float largest = -INFINITE, best = -INFINITE;
-    int bad = V, token = V;
-    for (int i = threadIdx.x; i < V; i += THREADS) {
-        float logit = row.logit(i), score = row.score(i, logit);
-        if (i < kept) held[i] = __float_as_uint(logit);
-        if (!(logit < INFINITE)) bad = min(bad, i);
-        largest = fmaxf(largest, logit);
-        if (token == V || score > best) best = score, token = i;
-    }
-    largest = block_max(largest);
-    bad = block_min(bad);
+    Seen seen = row.penalties || V % PACK != 0 ? look(row) : look_at_packs(row);
+    float largest = block_max(seen.largest);
+    int bad = block_min(seen.bad);
     if (bad < V || largest == -INFINITE) {
         if (threadIdx.x == 0) choices[b] = {0, bad, bad < V ? row.logit(bad) : 0.0f, 0.0f, 0.0};
         return;
     }
-    row.best = block_max(best) + 0.0f; // no −0, so that no difference is −0
-    token = block_min(best == row.best ? token : V);
+    row.best = block_max(seen.best) + 0.0f; // no −0, so that no difference is −0
+    int token = block_min(seen.best == row.best ? seen.token : V);
     bool draws = p.temperature > 0.0f && fabsf(row.best) < INFINITE, by_k = p.top_k > 0 && p.top_k < V;
     Sums sums = {0, 0};
-    double total = make_keys(row, coarse, sums, draws, by_k || p.top_p < 1.0f, p.min_p, largest);
-    if (draws) token = draw(row, coarse, fine, sums, p, by_k);
+    double total;
+    if (draws) {
+        total = make_keys(row, coarse, sums, by_k || p.top_p < 1.0f, p.min_p, largest);
+        token = draw(row, coarse, fine, sums, p, by_k);
+    } else {
+        total = sum_exponentials(row, largest);
+    }
     if (threadIdx.x == 0) choices[b] = {token, -1, row.logit(token), largest, total};
 }

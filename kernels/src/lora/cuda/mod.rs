@@ -113,14 +113,15 @@ const RANK_GROUP: usize = 16;
 /// Channels of x that one part of S sums.
 const SLICE: usize = 512;
 /// Rows that one part of dB or dA sums at least, where more parts would not fill more multiprocessors.
-const RUN: usize = 512;
+pub(super) const DB_RUN: usize = 192;
+pub(super) const DA_RUN: usize = 512;
 /// Multiprocessors for which runs of rows are cut, whatever the GPU has: bits do not depend on it.
 const NOMINAL_MULTIPROCESSORS: usize = 132;
 /// A strip of dy that a block of `lora_ds_db` processes: rows, columns, stages of the pipeline, threads.
 const STRIP_ROWS: usize = 64;
-const STRIP_COLUMNS: usize = 256;
+const STRIP_COLUMNS: usize = 512;
 const STRIP_STAGES: usize = 2;
-const STRIP_THREADS: usize = 256;
+const STRIP_THREADS: usize = 384;
 /// Shared memory of `lora_ds_db`: all stages of dy and S, and B, in bf16.
 const STRIP_SHARED: usize =
     2 * STRIP_STAGES * STRIP_ROWS * (STRIP_COLUMNS + RANK_GROUP) + 2 * STRIP_COLUMNS * RANK_GROUP;
@@ -145,14 +146,13 @@ const fn da_tile(groups: usize) -> Tile {
 
 /// Returns the rows that a part of dB or dA sums, where each run of them takes `blocks`: as few runs as fill the last wave
 /// of [`NOMINAL_MULTIPROCESSORS`] to nine tenths, since parts are written and read. The sizes alone decide.
-pub(super) fn run_length(rows: usize, blocks: usize) -> usize {
+pub(super) fn run_length(rows: usize, blocks: usize, least: usize) -> usize {
     let fills = |runs: &usize| {
         let all = runs * blocks;
-        2 * all >= 3 * NOMINAL_MULTIPROCESSORS
-            && 10 * all.next_multiple_of(NOMINAL_MULTIPROCESSORS) <= 11 * all
+        10 * all.next_multiple_of(NOMINAL_MULTIPROCESSORS) <= 11 * all
     };
-    let runs = (1..=rows.div_ceil(RUN)).find(fills);
-    runs.map_or(RUN, |runs| rows.div_ceil(runs).next_multiple_of(STRIP_ROWS))
+    let runs = (1..=rows.div_ceil(least)).find(fills);
+    runs.map_or(least, |runs| rows.div_ceil(runs).next_multiple_of(STRIP_ROWS))
 }
 
 /// Returns the columns that R of one adapter take in S.
@@ -362,7 +362,7 @@ fn backward_bf16(
     ds_and_db(run, &mut ds, &mut all_db, used)?;
     let (groups, _) = layout.blocks();
     let tile = da_tile(groups);
-    let run_rows = run_length(t, c.div_ceil(tile.columns) * pitch.div_ceil(tile.rows));
+    let run_rows = run_length(t, c.div_ceil(tile.columns) * pitch.div_ceil(tile.rows), DA_RUN);
     let runs = t.div_ceil(run_rows);
     let mut parts = cx.scratch([runs, pitch, c], DType::F32);
     let grid = Grid {
@@ -380,7 +380,7 @@ fn backward_bf16(
     args.extend(per_target(1, &targets, |t| Arg::I32(t.map_or(0, |t| t.rank() as i32))));
     args.push(Arg::F32(up));
     args.extend([runs, pitch, c].map(|n| Arg::I32(n as i32)));
-    start(cuda, &FOLD, "lora_fold_da", Variant::PLAIN, flat_grid(values, 1), &mut args)?;
+    start(cuda, &FOLD, "lora_fold_da", Variant::PLAIN, fold_grid(values), &mut args)?;
     match dx {
         Some(dx) => input_gradient(run, dx, &ds, used),
         None => Ok(()),
@@ -402,7 +402,7 @@ fn ds_and_db(
         |u: &BackwardLinear| padded_rank(u.target.rank()),
     );
     let sum = |of: &dyn Fn(&BackwardLinear) -> usize| used.iter().map(of).sum::<usize>();
-    let run_rows = run_length(t, sum(&strips));
+    let run_rows = run_length(t, sum(&strips), DB_RUN);
     let runs = t.div_ceil(run_rows);
     let mut ds_parts = cx.scratch([sum(&|u| strips(u) * t * padded(u))], DType::F32);
     let mut db_parts = cx.scratch([sum(&|u| runs * width(u) * padded(u))], DType::F32);
@@ -427,7 +427,7 @@ fn ds_and_db(
     args.extend(widths().into_iter().chain(ranks()));
     args.extend(per_target(1, used, |u| Arg::F32(u.map_or(0.0, |u| u.target.scale))));
     args.extend([t, run_rows, pitch].map(|n| Arg::I32(n as i32)));
-    start(cuda, &FOLD, "lora_fold_ds_db", Variant::PLAIN, flat_grid(values, 1), &mut args)
+    start(cuda, &FOLD, "lora_fold_ds_db", Variant::PLAIN, fold_grid(values), &mut args)
 }
 
 /// Computes dx = mask/(1-p) ⊙ Σ dS A + Σ dy W over at least one target.
@@ -494,6 +494,12 @@ fn alignment(aligned: bool) -> Variant {
 fn grid(tile: &Tile, (m, widths): (usize, &[usize]), w: &Tensor) -> Grid {
     let blocks = m.div_ceil(tile.rows) * widths.iter().map(|n| n.div_ceil(tile.columns)).sum::<usize>();
     Grid { blocks: [blocks, 1, 1], threads: tile.threads, shared: tile_shared(tile, w.dtype()) }
+}
+
+/// A thread for each of `values`, in blocks so small that a GPU's last wave of them is short.
+fn fold_grid(values: usize) -> Grid {
+    const THREADS: usize = 64;
+    Grid::new(values.div_ceil(THREADS), THREADS)
 }
 
 /// Checks the requirements of the kernels beyond those of the op.

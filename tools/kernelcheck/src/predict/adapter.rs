@@ -167,12 +167,14 @@ pub fn passes(
 mod tests {
     use super::*;
 
-    /// The bounds are a little above what is reached; the aim is 0.03.
+    /// The aim is 0.03, which is reached over 8,192 tokens; the other bounds are a little above what is.
     #[test]
     fn the_adapters_of_a_layer_cost_little_beside_its_products() {
-        for (chip, most) in [("a100", 0.039), ("h200", 0.055)] {
+        for (chip, tokens, most) in
+            [("a100", 8192, 0.03), ("h200", 8192, 0.03), ("a100", 2048, 0.036), ("h200", 2048, 0.044)]
+        {
             let chip = Chip::find(chip).unwrap();
-            let cost = adapter_cost(&chip, 2048).unwrap();
+            let cost = adapter_cost(&chip, tokens).unwrap();
             let share = cost.share(product_rates(&chip)[0].1, 0..2);
             print!("{}", adapter_table(&cost));
             assert!(share < most, "{}: {share}", chip.name);
