@@ -36,13 +36,12 @@ thread_local! {
 pub trait ForEachOnTeam: IndexedParallelIterator {
     /// Calls `f` on every item, on all threads of the team.
     fn for_each_on_team(self, f: impl Fn(Self::Item) + Send + Sync) {
-        match TEAM.with_borrow(Option::clone) {
-            Some(team) => {
-                let len = self.len();
-                self.with_producer(Pieces { team: &team, len, f });
-            }
-            None => self.for_each(f),
+        let team = TEAM.with_borrow(Option::clone);
+        if team.is_none() && !IN_PIECE.get() {
+            return self.for_each(f);
         }
+        let len = self.len();
+        self.with_producer(Pieces { team: team.as_deref(), len, f });
     }
 }
 
@@ -69,10 +68,15 @@ impl Team {
         let shared = Arc::new(Shared::new(threads.saturating_sub(1)));
         let mut handles = Vec::with_capacity(shared.parked.len());
         for index in 0..shared.parked.len() {
-            let shared = shared.clone();
+            let own = shared.clone();
             let member = thread::Builder::new().name(format!("team-{}", index + 1));
-            let handle = member.spawn(move || shared.serve(index));
-            handles.push(handle.map_err(|e| Error::new(format!("no thread for an op's loops: {e}")))?);
+            match member.spawn(move || own.serve(index)) {
+                Ok(handle) => handles.push(handle),
+                Err(e) => {
+                    shared.end(handles);
+                    return Err(Error::new(format!("no thread for an op's loops: {e}")));
+                }
+            }
         }
         let threads = handles.iter().map(|handle| handle.thread().clone()).collect();
         let members = Rc::new(Members { shared, threads });
@@ -89,16 +93,13 @@ impl Team {
 impl Drop for Team {
     fn drop(&mut self) {
         TEAM.with_borrow_mut(|team| team.take_if(|team| Rc::ptr_eq(team, &self.members)));
-        self.members.shared.ended.store(true, Ordering::SeqCst);
-        self.members.threads.iter().for_each(Thread::unpark);
-        // A member does not panic: pieces are caught.
-        self.handles.drain(..).for_each(|handle| drop(handle.join()));
+        self.members.shared.end(std::mem::take(&mut self.handles));
     }
 }
 
-/// Cuts a loop into pieces.
+/// Cuts a loop into pieces for a team. Inside of a piece, and without a team, it stays on its thread.
 struct Pieces<'a, F> {
-    team: &'a Members,
+    team: Option<&'a Members>,
     len: usize,
     f: F,
 }
@@ -108,8 +109,11 @@ impl<T, F: Fn(T) + Sync> ProducerCallback<T> for Pieces<'_, F> {
 
     fn callback<P: Producer<Item = T>>(self, items: P) {
         let Pieces { team, len, f } = self;
+        let Some(team) = team.filter(|team| !team.threads.is_empty() && !IN_PIECE.get()) else {
+            return items.into_iter().for_each(f);
+        };
         let pieces = (PIECES_PER_THREAD * (1 + team.threads.len())).min(len / items.min_len().max(1));
-        if pieces <= 1 || team.threads.is_empty() || IN_PIECE.get() {
+        if pieces <= 1 {
             return items.into_iter().for_each(f);
         }
         let (mut cut, mut rest, mut left) = (Vec::with_capacity(pieces), items, len);
@@ -230,6 +234,14 @@ impl Shared {
         State(self.state.load(Ordering::SeqCst))
     }
 
+    /// Ends the members, and waits for them.
+    fn end(&self, members: Vec<JoinHandle<()>>) {
+        self.ended.store(true, Ordering::SeqCst);
+        members.iter().for_each(|member| member.thread().unpark());
+        // A member does not panic: pieces are caught.
+        members.into_iter().for_each(|member| drop(member.join()));
+    }
+
     /// Works in loop after loop, until the team ends.
     fn serve(&self, index: usize) {
         IN_PIECE.set(true);
@@ -340,14 +352,19 @@ mod tests {
         });
         assert_eq!(threads.into_inner().unwrap(), [thread::current().id(); 100]);
         let sums: Vec<AtomicUsize> = (0..32).map(|_| AtomicUsize::new(0)).collect();
+        let (owner, of_members) = (thread::current().id(), AtomicUsize::new(0));
         sums.par_iter().for_each_on_team(|sum| {
             let own = thread::current().id();
+            // Long enough for members to come.
+            thread::sleep(2 * SPIN);
+            of_members.fetch_add((own != owner).into(), Ordering::Relaxed);
             (0..50usize).into_par_iter().for_each_on_team(|i| {
                 assert_eq!(thread::current().id(), own);
                 sum.fetch_add(i, Ordering::Relaxed);
             });
         });
         assert!(sums.into_iter().all(|sum| sum.into_inner() == 49 * 50 / 2));
+        assert!(of_members.into_inner() > 0, "no member ran a piece");
     }
 
     #[test]

@@ -125,10 +125,11 @@ impl<T: Storage> Backward<'_, T> {
         // Rows of q and do, whose channels are columns of the products with dSᵀ and Pᵀ.
         let [mut q, mut d_o] = [(); 2].map(|()| PanelBuffer::new(precision::<T>()));
         let mut own_sums = AlignedVec::zeros(TILE * stride);
+        let turn = self.turns.begin();
         let seeing = RowTile { rows: task.end - task.row, ..task };
         for rows in seeing.tiles() {
-            let turn = (rows.row / TILE + rows.document) * self.heads.kv_heads + kv_head;
-            self.turns.wait(turn, task.position / self.height);
+            let sum = (rows.row / TILE + rows.document) * self.heads.kv_heads + kv_head;
+            turn.wait(sum, task.position / self.height);
             for head in kv_head * group..(kv_head + 1) * group {
                 let dq = match &self.sums {
                     // SAFETY: tasks have these rows and head one after the other, by their turns.
@@ -152,7 +153,7 @@ impl<T: Storage> Backward<'_, T> {
                     self.store(&self.dq, rows, self.heads.heads, head, dq);
                 }
             }
-            self.turns.pass(turn);
+            turn.pass(sum);
         }
         for keys in &keys {
             self.store(&self.dk, keys.tile, self.heads.kv_heads, kv_head, &keys.dk);
