@@ -92,14 +92,12 @@ impl Op for FlashAttention {
         let mut lse = cx.empty([rows, self.heads.heads], DType::F32);
         match cx.device() {
             Device::Cpu(_) => {
-                let height = cpu::rows_of_task(rows, self.heads);
-                let tiles = cpu::tiles_of_documents(documents.slice()?, rows, height)?;
                 let l = lse.slice_mut()?;
                 match q.dtype() {
                     DType::BF16 => {
-                        cpu::forward::<bf16>(o.slice_mut()?, l, self.heads, q, k, v, &tiles)?;
+                        cpu::forward::<bf16>(o.slice_mut()?, l, self.heads, q, k, v, documents)?;
                     }
-                    _ => cpu::forward::<f32>(o.slice_mut()?, l, self.heads, q, k, v, &tiles)?,
+                    _ => cpu::forward::<f32>(o.slice_mut()?, l, self.heads, q, k, v, documents)?,
                 }
             }
             Device::Cuda(cuda) => {

@@ -1,6 +1,7 @@
 //! Completions of a list of requests.
 
-use super::engine::{AddError, Engine, EngineOutputs, Event, Failure};
+use super::engine::{AddError, Engine};
+use super::events::{EngineOutputs, Event, Failure};
 use super::request::{Completion, FinishReason, GenerationRequest};
 use super::scheduler::SchedulerConfig;
 use super::sequence::RequestId;

@@ -1,10 +1,11 @@
 //! The engine: requests join and leave while others run.
 
 use super::block_manager::BlockManager;
+use super::events::{EngineOutputs, Event};
 use super::kv_cache::KvCache;
 use super::logprobs::{prompt_logprobs, token_logprob};
 use super::model_runner::{ModelRunner, StepCapacity, StepInputs, StepOutputs, table_width};
-use super::request::{FinishReason, GenerationRequest, TokenLogprob};
+use super::request::{FinishReason, GenerationRequest};
 use super::scheduler::{ScheduledRows, Scheduler, SchedulerConfig};
 use super::sequence::{RequestId, Sequence};
 use crate::adapter::Adapter;
@@ -75,50 +76,6 @@ impl AddError {
         let (AddError::Invalid(e) | AddError::Overloaded(e)) = self;
         e
     }
-}
-
-/// News of a request.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Event {
-    /// The prompt is computed.
-    Prefilled {
-        request: RequestId,
-        /// Tokens of the prompt that the prefix cache held.
-        cached: usize,
-        /// Log-probability of each token of the prompt, where they are wanted; the first has none.
-        prompt: Vec<Option<TokenLogprob>>,
-    },
-    /// A sample has a new token.
-    Token {
-        request: RequestId,
-        sample: usize,
-        token: TokenLogprob,
-        /// Text that may be shown now: no character is split, and no stop string can cut it any more.
-        text: String,
-    },
-    /// A sample is complete.
-    Finished {
-        request: RequestId,
-        sample: usize,
-        reason: FinishReason,
-        /// The rest of the text.
-        text: String,
-    },
-}
-
-/// Outcome of a step.
-#[derive(Debug, Default)]
-pub struct EngineOutputs {
-    pub events: Vec<Event>,
-    /// Requests that have ended without a completion, each once; others are as if these had not been.
-    pub failures: Vec<Failure>,
-}
-
-/// A request whose logits are not finite, e.g. by an adapter that overflows.
-#[derive(Debug)]
-pub struct Failure {
-    pub request: RequestId,
-    pub error: Error,
 }
 
 /// Counts of an engine's work. Totals are since its start.
@@ -531,23 +488,6 @@ impl<'m> Engine<'m> {
         stats.generated_tokens += samples as u64;
         let complete = sequence.pending() == rows && !sequence.announced;
         stats.prefix_hit_tokens += if complete { sequence.cached as u64 } else { 0 };
-    }
-}
-
-impl EngineOutputs {
-    /// Returns the events, for a caller to whom one failed request is the end.
-    ///
-    /// # Errors
-    /// When a request has failed.
-    pub fn into_events(self) -> Result<Vec<Event>> {
-        self.failures.into_iter().next().map_or(Ok(self.events), |failure| Err(failure.error))
-    }
-
-    /// Notes that a request fails, for the first reason given.
-    fn fail(&mut self, request: RequestId, error: Error) {
-        if self.failures.iter().all(|failure| failure.request != request) {
-            self.failures.push(Failure { request, error });
-        }
     }
 }
 

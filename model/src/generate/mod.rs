@@ -12,6 +12,7 @@
 mod block_manager;
 mod complete;
 mod engine;
+mod events;
 mod kv_cache;
 mod logprobs;
 mod model_runner;
@@ -22,7 +23,8 @@ mod stop_checker;
 
 pub use crate::adapter_stack::{AdapterId, AdapterSlots};
 pub use complete::{generate, generate_with_events};
-pub use engine::{AddError, Engine, EngineConfig, EngineOutputs, EngineStats, Event, Failure};
+pub use engine::{AddError, Engine, EngineConfig, EngineStats};
+pub use events::{EngineOutputs, Event, Failure};
 pub use request::{Completion, FinishReason, GenerationRequest, SamplingParams, TokenLogprob};
 pub use scheduler::SchedulerConfig;
 pub use sequence::RequestId;

@@ -1,7 +1,8 @@
 //! Forward: a task's query rows visit the tiles of keys up to themselves, with an online softmax per row and split.
 
 use super::{
-    Heads, KvSource, KvTile, RowTile, TILE, elements, padded_dim, precision, product, softmax_scale,
+    Heads, KvSource, KvTile, RowTile, TILE, elements, padded_dim, precision, product, rows_of_task,
+    softmax_scale, tiles_of_documents,
 };
 use crate::aligned::AlignedVec;
 use crate::disjoint::DisjointSlice;
@@ -22,10 +23,12 @@ pub(in super::super) fn forward<T: Storage>(
     q: &Tensor,
     k: &Tensor,
     v: &Tensor,
-    tiles: &[RowTile],
+    documents: &Tensor,
 ) -> Result<()> {
+    let rows = q.shape()[0];
+    let tiles = tiles_of_documents(documents.slice()?, rows, rows_of_task(rows, heads))?;
     let (q, k, v) = (q.slice::<T>()?, k.slice::<T>()?, v.slice::<T>()?);
-    forward_tiles(o, Some(lse), heads, q, tiles, |row_tile, kv_head, attend| {
+    forward_tiles(o, Some(lse), heads, q, &tiles, |row_tile, kv_head, attend| {
         let row = |position| (row_tile.start + position) * heads.kv_heads + kv_head;
         attend(KvSource { k, v, row: &row, stride: Some(heads.kv_heads) });
     });

@@ -49,7 +49,7 @@ impl RowTile {
 
     /// Cuts the rows into tiles at multiples of [`TILE`] positions.
     fn tiles(self) -> impl Iterator<Item = RowTile> {
-        let last = self.position + self.rows;
+        let last = self.end_position();
         let starts = std::iter::once(self.position).chain((self.position / TILE + 1..).map(|i| i * TILE));
         starts.take_while(move |&position| position < last).map(move |position| {
             let rows = (position / TILE + 1) * TILE - position;
@@ -60,7 +60,7 @@ impl RowTile {
 }
 
 /// Cuts documents at multiples of `height` positions of each.
-pub(super) fn tiles_of_documents(starts: &[i32], rows: usize, height: usize) -> Result<Vec<RowTile>> {
+fn tiles_of_documents(starts: &[i32], rows: usize, height: usize) -> Result<Vec<RowTile>> {
     let covers_all = starts.first() == Some(&0) && starts.last() == Some(&(rows as i32));
     if !covers_all || !starts.is_sorted() {
         return Err(Error::new(format!("documents {starts:?} do not partition {rows} rows")));
