@@ -1,9 +1,8 @@
 //! Memory accounting, the one place where tensors are allocated: bytes are charged to a label in a device's ledger.
 
 use crate::Result;
-use crate::host_block::{HostAllocator, HostBlock};
+use crate::host_block::{HostBlock, HostHeap};
 use std::any::Any;
-use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -100,7 +99,7 @@ impl fmt::Display for Usage {
     }
 }
 
-/// The memory account of one device, and on the CPU its freed allocations, kept for reuse.
+/// The memory account of one device, and on the CPU its heap.
 #[derive(Default)]
 pub struct Ledger {
     state: Mutex<LedgerState>,
@@ -109,10 +108,7 @@ pub struct Ledger {
 #[derive(Default)]
 struct LedgerState {
     usage: Usage,
-    allocator: HostAllocator,
-    /// Freed blocks, the newest last.
-    free: VecDeque<HostBlock>,
-    free_bytes: usize,
+    heap: HostHeap,
 }
 
 impl Ledger {
@@ -152,26 +148,10 @@ impl Ledger {
 }
 
 impl LedgerState {
-    /// Returns a block of at least `bytes`, reused or fresh.
+    /// Returns a block of at least `bytes`, reused or fresh. Free memory is kept for reuse as long as the process does not
+    /// exceed the peak of the plan.
     fn block(&mut self, bytes: usize) -> HostBlock {
-        let len = HostAllocator::block_len(bytes);
-        let kept = self.free.iter().rposition(|block| block.len() == len).and_then(|i| self.free.remove(i));
-        if let Some(block) = kept {
-            self.free_bytes -= len;
-            return block;
-        }
-        // The oldest blocks are returned to the system, so that the process never exceeds the peak of the plan.
-        while self.usage.total() + self.free_bytes > self.usage.peak
-            && let Some(oldest) = self.free.pop_front()
-        {
-            self.free_bytes -= oldest.len();
-        }
-        self.allocator.alloc(bytes)
-    }
-
-    fn recycle(&mut self, block: HostBlock) {
-        self.free_bytes += block.len();
-        self.free.push_back(block);
+        self.heap.alloc(bytes, self.usage.peak - self.usage.total())
     }
 }
 
@@ -238,9 +218,8 @@ impl HostMemory {
 
 impl Drop for HostMemory {
     fn drop(&mut self) {
-        // Small blocks are left to the system's allocator.
-        if let Some(block) = self.block.take().filter(|block| block.len() >= 4096) {
-            self.charge.ledger.state.lock().unwrap().recycle(block);
+        if let Some(block) = self.block.take() {
+            self.charge.ledger.state.lock().unwrap().heap.free(block);
         }
     }
 }
@@ -347,6 +326,6 @@ pub(crate) mod tests {
         assert_eq!(ledger.alloc(Label::Kv, 1 << 16).bytes().as_ptr(), address);
         let _other = ledger.alloc(Label::Kv, 1 << 15);
         let state = ledger.state.lock().unwrap();
-        assert!(state.usage.total() + state.free_bytes <= state.usage.peak);
+        assert!(state.usage.total() + state.heap.kept() <= state.usage.peak);
     }
 }

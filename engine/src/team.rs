@@ -47,8 +47,11 @@ pub trait ForEachOnTeam: IndexedParallelIterator {
 
 impl<I: IndexedParallelIterator> ForEachOnTeam for I {}
 
-/// Number of threads that share the calling thread's loops.
+/// Number of threads that share the calling thread's loops: 1 inside of a loop.
 pub fn threads() -> usize {
+    if IN_PIECE.get() {
+        return 1;
+    }
     TEAM.with_borrow(|team| team.as_ref().map(|team| 1 + team.threads.len()))
         .unwrap_or_else(rayon::current_num_threads)
 }

@@ -206,8 +206,8 @@ pub fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
 
-/// Width of the fixed summation tree.
-const LANES: usize = 16;
+/// Width of the fixed summation tree: numbers of a vector register of AVX-512.
+pub const LANES: usize = 16;
 
 /// Returns Σ f(a_i), in f32: 16 partial sums by index modulo 16, then a tree. The order depends only on the length.
 #[inline(always)]

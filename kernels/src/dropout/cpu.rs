@@ -27,16 +27,8 @@ fn drop_rows<E: Storage>(y: &mut Tensor, x: &Tensor, dropout: &Dropout) -> Resul
     Ok(())
 }
 
-/// Computes `x *= mask / (1 - p)` in place, in f32.
-pub(crate) fn mask(x: &mut Tensor, dropout: &Dropout) -> Result<()> {
-    let columns = x.shape().as_matrix().1;
-    let tokens = dropout.tokens.slice::<i32>()?;
-    for_each_row(x.slice_mut::<f32>()?, columns, |t, x| mask_row(x, tokens[t], dropout));
-    Ok(())
-}
-
 /// Zeroes or scales up each channel of the row of one token.
-fn mask_row<E: Storage>(row: &mut [E], token: i32, dropout: &Dropout) {
+pub(crate) fn mask_row<E: Storage>(row: &mut [E], token: i32, dropout: &Dropout) {
     let (threshold, up) = (dropout.rate.threshold(), dropout.rate.keep_scale());
     vectorize(
         #[inline(always)]

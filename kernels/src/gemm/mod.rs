@@ -129,8 +129,13 @@ pub fn precision(x: &Tensor) -> Precision {
 /// Returns the term x (T, K) · w (N, K)ᵀ.
 pub fn nt<'a>(x: &'a Tensor, w: &'a Tensor) -> Result<ProductTerm<'a>> {
     let depth = x.shape().as_matrix().1;
-    let b = Matrix { panels: kept_panels(w)?, ..Matrix::k_major(elements(w)?, depth) };
-    Ok(ProductTerm { a: Matrix::k_major(elements(x)?, depth), b, depth })
+    Ok(ProductTerm { a: Matrix::k_major(elements(x)?, depth), b: columns(w)?, depth })
+}
+
+/// Returns the rows of w (N, K) as columns of an operand B, K deep.
+pub fn columns(w: &Tensor) -> Result<Matrix<'_>> {
+    let depth = w.shape().as_matrix().1;
+    Ok(Matrix { panels: kept_panels(w)?, ..Matrix::k_major(elements(w)?, depth) })
 }
 
 /// Returns the panels that [`pack_weight`] put beside a weight (N, K).

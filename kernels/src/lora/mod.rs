@@ -35,10 +35,7 @@ pub mod spec;
 #[cfg(test)]
 mod tests;
 
-use crate::dropout::{self, Dropout, DropoutRate};
-use crate::gemm::cpu::{AccumulatorInit, Matrix, ProductTerm};
-use crate::gemm::{self, elements, nn, nt, precision, tn};
-use codelsi_engine::op_times::Pass;
+use crate::dropout::{Dropout, DropoutRate};
 use codelsi_engine::{At, Ctx, DType, Device, Error, InputGrads, Label, Op, Outs, Result, Saved, Tensor};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -223,97 +220,9 @@ impl Lora {
     }
 }
 
-/// The CPU twin; it also serves the planning device, which allocates the same tensors.
-impl Lora {
-    fn forward_cpu(&self, cx: &Ctx, x: &Tensor, targets: &[LoraLinear]) -> Result<cuda::Forward> {
-        let rows = x.shape().as_matrix().0;
-        let dropped = self.drop(cx, x)?;
-        let mut all: Outs =
-            targets.iter().map(|t| cx.empty([rows, t.a.shape().as_matrix().0], x.dtype())).collect();
-        let mut outs: Outs = targets.iter().map(|t| cx.empty([rows, t.w.shape()[0]], x.dtype())).collect();
-        if !cx.device().is_plan() {
-            let down = targets.iter().map(|t| Ok(vec![nt(&dropped, t.a)?])).collect::<Result<Vec<_>>>()?;
-            gemm::multiply_each(&mut all, &down, precision(x))?;
-            for (s, t) in all.iter_mut().zip(targets) {
-                cpu::scale(s, t.scale)?;
-                if let Some(choice) = &self.adapter_ids {
-                    cpu::select_adapter(s, choice.slice()?, t.rank(), t.adapters())?;
-                }
-            }
-            let terms = targets.iter().zip(&all).map(|(t, s)| {
-                let mut terms = vec![nt(x, t.w)?];
-                terms.extend(slabs(s, t)?);
-                Ok(terms)
-            });
-            let terms = terms.collect::<Result<Vec<_>>>()?;
-            gemm::multiply_each(&mut outs, &terms, precision(x))?;
-        }
-        Ok(cuda::Forward { outs, s: all, mask: None })
-    }
-
-    fn backward_cpu(
-        &self,
-        cx: &Ctx,
-        x: &Tensor,
-        used: &[BackwardLinear],
-        wants_dx: bool,
-    ) -> Result<(Vec<[Tensor; 2]>, Option<Tensor>)> {
-        let dropped = self.drop(cx, x)?;
-        let (mut gradients, mut all) = (Vec::with_capacity(used.len()), Vec::with_capacity(used.len()));
-        for u in used {
-            let mut ds = cx.scratch(*u.s.shape(), x.dtype());
-            let [mut da, mut db] = adapter_gradients(cx, &u.target);
-            if !cx.device().is_plan() {
-                gemm::multiply_into(&mut ds, AccumulatorInit::Zero, &[nn(u.dy, u.target.b)?], precision(x))?;
-                cpu::scale(&mut ds, u.target.scale)?;
-                gemm::multiply_into(&mut db, AccumulatorInit::Zero, &[tn(u.dy, u.s)?], precision(x))?;
-                gemm::multiply_into(&mut da, AccumulatorInit::Zero, &[tn(&ds, &dropped)?], precision(x))?;
-            }
-            gradients.push([da, db]);
-            all.push(ds);
-        }
-        if !wants_dx {
-            return Ok((gradients, None));
-        }
-        let mut g = cx.empty(*x.shape(), x.dtype());
-        let mut low_rank = cx.scratch(*x.shape(), DType::F32);
-        if !cx.device().is_plan() {
-            let slabs: Vec<_> =
-                used.iter().zip(&all).map(|(u, ds)| nn(ds, u.target.a)).collect::<Result<_>>()?;
-            let main: Vec<_> = used.iter().map(|u| nn(u.dy, u.target.w)).collect::<Result<_>>()?;
-            gemm::multiply_into(&mut low_rank, AccumulatorInit::Zero, &slabs, precision(x))?;
-            if let Some(dropout) = &self.dropout {
-                cx.timed("dropout", Pass::Backward, || dropout::cpu::mask(&mut low_rank, dropout))?;
-            }
-            gemm::multiply_into(&mut g, AccumulatorInit::From(low_rank.slice()?), &main, precision(x))?;
-        }
-        Ok((gradients, Some(g)))
-    }
-
-    /// Returns drop(x), or x itself without dropout.
-    fn drop(&self, cx: &Ctx, x: &Tensor) -> Result<Tensor> {
-        let Some(dropout) = &self.dropout else { return Ok(x.detach()) };
-        let mut dropped = cx.scratch(*x.shape(), x.dtype());
-        if !cx.device().is_plan() {
-            cx.timed("dropout", Pass::Forward, || dropout::cpu::drop(&mut dropped, x, dropout))?;
-        }
-        Ok(dropped)
-    }
-}
-
 /// Allocates dA and dB.
 fn adapter_gradients(cx: &Ctx, target: &LoraLinear) -> [Tensor; 2] {
     [target.a, target.b].map(|t| cx.device().empty(Label::Gradients, *t.shape(), DType::F32))
-}
-
-/// Returns the terms of S Bᵀ, one for each adapter of the stack.
-fn slabs<'a>(s: &'a Tensor, t: &LoraLinear<'a>) -> Result<Vec<ProductTerm<'a>>> {
-    let (n, rank, columns) = (t.w.shape()[0], t.rank(), s.shape().as_matrix().1);
-    let slab = |g: usize| {
-        let a = Matrix::k_major(elements(s)?.skip(g * rank), columns);
-        Ok(ProductTerm { a, b: Matrix::k_major(elements(t.b)?.skip(g * n * rank), rank), depth: rank })
-    };
-    (0..t.adapters()).map(slab).collect()
 }
 
 fn check(x: &Tensor, t: &LoraLinear, choice: Option<&Tensor>) -> Result<()> {

@@ -3,15 +3,13 @@
 //! left, in their order.
 
 use super::turns::Turns;
-use super::{
-    Heads, RowTile, TILE, elements, padded_dim, precision, product, rows_of_task, softmax_scale,
-    tiles_of_documents,
-};
+use super::{Heads, RowTile, TILE, padded_dim, product, rows_of_task, softmax_scale, tiles_of_documents};
 use crate::aligned::AlignedVec;
 use crate::disjoint::DisjointSlice;
+use crate::gemm::cpu::packed_rows::RowBuffer;
 use crate::gemm::cpu::panels::PanelBuffer;
-use crate::gemm::cpu::{Elements, Matrix};
-use crate::simd::{Storage, exp_each, sum2, vectorize};
+use crate::gemm::cpu::{Elements, Matrix, Precision, Start, round_row};
+use crate::simd::{LANES, Storage, exp_each, sum2, vectorize};
 use codelsi_engine::team::ForEachOnTeam;
 use codelsi_engine::{Ctx, DType, Result, Tensor};
 use rayon::prelude::*;
@@ -90,10 +88,18 @@ pub(in super::super) fn backward<T: Storage>(
 
 /// Computes Δ = Σ_d do·o of every row and head.
 fn compute_delta<T: Storage>(delta: &mut [f32], d_o: &[T], o: &[T], d: usize) {
-    let parts =
-        delta.par_iter_mut().with_min_len(256).zip(d_o.par_chunks_exact(d).zip(o.par_chunks_exact(d)));
-    parts.for_each_on_team(|(delta, (d_o, o))| {
-        *delta = vectorize(|| sum2(d_o, o, |d_o, o| d_o.get() * o.get()))
+    const ROWS: usize = 256;
+    let parts = d_o.par_chunks(ROWS * d).zip(o.par_chunks(ROWS * d));
+    delta.par_chunks_mut(ROWS).zip(parts).for_each_on_team(|(delta, (d_o, o))| {
+        vectorize(
+            #[inline(always)]
+            || {
+                let rows = d_o.chunks_exact(d).zip(o.chunks_exact(d));
+                for (delta, (d_o, o)) in delta.iter_mut().zip(rows) {
+                    *delta = sum2(d_o, o, |d_o, o| d_o.get() * o.get());
+                }
+            },
+        );
     });
 }
 
@@ -121,10 +127,11 @@ impl<T: Storage> Backward<'_, T> {
         let (d, group) = (self.heads.head_dim, self.heads.heads / self.heads.kv_heads);
         let stride = padded_dim(d);
         let mut keys: Vec<KeyTile> = task.tiles().map(|tile| self.load_keys(tile, kv_head)).collect();
-        let mut scores = ScoreTile { p: AlignedVec::zeros(TILE * TILE), ds: AlignedVec::zeros(TILE * TILE) };
+        let tile = || AlignedVec::scratch(TILE * TILE);
+        let mut scores = ScoreTile { p: tile(), ds: tile() };
         // Rows of q and do, whose channels are columns of the products with dSᵀ and Pᵀ.
-        let [mut q, mut d_o] = [(); 2].map(|()| PanelBuffer::new(precision::<T>()));
-        let mut own_sums = AlignedVec::zeros(TILE * stride);
+        let [mut q, mut d_o] = [(); 2].map(|()| PanelBuffer::new(Precision::of::<T>()));
+        let mut own_sums = AlignedVec::scratch(TILE * stride);
         let turn = self.turns.begin();
         let seeing = RowTile { rows: task.end - task.row, ..task };
         for rows in seeing.tiles() {
@@ -145,8 +152,12 @@ impl<T: Storage> Backward<'_, T> {
                     let (x, width) = self.rows_of(x, rows, head);
                     panels.pack(&Matrix::mn_major(x, width), (d, rows.rows));
                 }
+                let packed = [self.q, self.d_o].map(|x| {
+                    let (x, width) = self.rows_of(x, rows, head);
+                    RowBuffer::pack(&Matrix::k_major(x, width), (rows.rows, d), Precision::of::<T>())
+                });
                 for keys in keys.iter_mut().filter(|keys| keys.tile.position < rows.end_position()) {
-                    self.score(&mut scores, keys, rows, head);
+                    self.score(&mut scores, keys, &packed, (rows, head));
                     keys.add::<T>(&scores, [&q, &d_o], dq, rows.rows, d);
                 }
                 if rows.end_position() <= task.end_position() {
@@ -163,14 +174,14 @@ impl<T: Storage> Backward<'_, T> {
 
     /// Loads and packs a tile of keys and values.
     fn load_keys(&self, tile: RowTile, kv_head: usize) -> KeyTile {
-        let (d, precision) = (self.heads.head_dim, precision::<T>());
+        let (d, precision) = (self.heads.head_dim, Precision::of::<T>());
         let (start, width) = ((tile.row * self.heads.kv_heads + kv_head) * d, self.heads.kv_heads * d);
         let pack = |b: Matrix, size| {
             let mut panels = PanelBuffer::new(precision);
             panels.pack(&b, size);
             panels
         };
-        let [k, v] = [self.k, self.v].map(|x| elements(&x[start..]));
+        let [k, v] = [self.k, self.v].map(|x| Elements::of(&x[start..]));
         let sums = || AlignedVec::zeros(tile.rows * padded_dim(d));
         KeyTile {
             k: pack(Matrix::k_major(k, width), (tile.rows, d)),
@@ -186,16 +197,20 @@ impl<T: Storage> Backward<'_, T> {
     /// distance of rows.
     fn rows_of<'a>(&self, x: &'a [T], rows: RowTile, head: usize) -> (Elements<'a>, usize) {
         let width = self.heads.heads * self.heads.head_dim;
-        (elements(&x[rows.row * width + head * self.heads.head_dim..]), width)
+        (Elements::of(&x[rows.row * width + head * self.heads.head_dim..]), width)
     }
 
-    /// Computes P and dS of a tile of rows against a tile of keys.
-    fn score(&self, out: &mut ScoreTile, keys: &KeyTile, rows: RowTile, head: usize) {
+    /// Computes P and dS of a tile of rows, whose q and do are packed, against a tile of keys.
+    fn score(
+        &self,
+        out: &mut ScoreTile,
+        keys: &KeyTile,
+        [q, d_o]: &[RowBuffer; 2],
+        (rows, head): (RowTile, usize),
+    ) {
         let (d, n, from) = (self.heads.head_dim, keys.tile.rows, keys.tile.position);
-        for (out, x, columns) in [(&mut out.p, self.q, &keys.k), (&mut out.ds, self.d_o, &keys.v)] {
-            let (x, width) = self.rows_of(x, rows, head);
-            out.fill(0.0);
-            product::<T>(out, TILE, (rows.rows, n), Matrix::k_major(x, width), columns.operand(), d);
+        for (out, x, columns) in [(&mut out.p, q, &keys.k), (&mut out.ds, d_o, &keys.v)] {
+            product::<T>((out, TILE, Start::Zero), (rows.rows, n), x.operand(), columns.operand(), d);
         }
         let scale = softmax_scale(self.heads);
         let stat = |x: &[f32], r: usize| x[(rows.row + r) * self.heads.heads + head];
@@ -206,7 +221,7 @@ impl<T: Storage> Backward<'_, T> {
                 for (r, (p, ds)) in p.iter_mut().zip(ds).enumerate().take(rows.rows) {
                     let visible = (rows.position + r + 1).saturating_sub(from).min(n);
                     let (lse, delta) = (stat(self.lse, r), stat(self.delta, r));
-                    exp_each(p, |p| p * scale - lse);
+                    exp_each(&mut p[..visible.next_multiple_of(LANES)], |p| p * scale - lse);
                     ds.iter_mut().zip(&*p).for_each(|(ds, p)| *ds = p * (*ds - delta) * scale);
                     p[visible..].fill(0.0);
                     ds[visible..].fill(0.0);
@@ -218,14 +233,16 @@ impl<T: Storage> Backward<'_, T> {
     /// Rounds sums (rows, padded D) and stores them in rows of a `(T, heads·D)` array.
     fn store(&self, out: &DisjointSlice<T>, rows: RowTile, heads: usize, head: usize, sums: &[f32]) {
         let d = self.heads.head_dim;
-        for (r, sums) in sums.chunks_exact(padded_dim(d)).enumerate().take(rows.rows) {
-            // SAFETY: of the tasks that have these rows and head, only one stores them.
-            let out = unsafe { out.slice(((rows.row + r) * heads + head) * d, d) };
-            vectorize(
-                #[inline(always)]
-                || out.iter_mut().zip(sums).for_each(|(o, &s)| *o = T::put(s)),
-            );
-        }
+        vectorize(
+            #[inline(always)]
+            || {
+                for (r, sums) in sums.chunks_exact(padded_dim(d)).enumerate().take(rows.rows) {
+                    // SAFETY: of the tasks that have these rows and head, only one stores them.
+                    let out = unsafe { out.slice(((rows.row + r) * heads + head) * d, d) };
+                    round_row(out, sums);
+                }
+            },
+        );
     }
 }
 
@@ -242,8 +259,11 @@ impl KeyTile {
         let (keys, stride) = (self.tile.rows, padded_dim(d));
         let (p, ds) = (Elements::F32(&scores.p), Elements::F32(&scores.ds));
         // Transposed: the keys are the outer index, the rows are summed over.
-        product::<T>(&mut self.dv, stride, (keys, d), Matrix::mn_major(p, TILE), d_o.operand(), rows);
-        product::<T>(&mut self.dk, stride, (keys, d), Matrix::mn_major(ds, TILE), q.operand(), rows);
-        product::<T>(dq, stride, (rows, d), Matrix::k_major(ds, TILE), self.k_channels.operand(), keys);
+        let add = |c, size, a, b: &PanelBuffer, depth| {
+            product::<T>((c, stride, Start::C), size, a, b.operand(), depth);
+        };
+        add(&mut self.dv, (keys, d), Matrix::mn_major(p, TILE), d_o, rows);
+        add(&mut self.dk, (keys, d), Matrix::mn_major(ds, TILE), q, rows);
+        add(dq, (rows, d), Matrix::k_major(ds, TILE), &self.k_channels, keys);
     }
 }

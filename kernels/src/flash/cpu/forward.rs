@@ -1,15 +1,16 @@
 //! Forward: a task's query rows visit the tiles of keys up to themselves, with an online softmax per row and split.
 
 use super::{
-    Heads, KvSource, KvTile, RowTile, TILE, elements, padded_dim, precision, product, rows_of_task,
-    softmax_scale, tiles_of_documents,
+    Heads, KvSource, KvTile, RowTile, TILE, padded_dim, product, rows_of_task, softmax_scale,
+    tiles_of_documents,
 };
 use crate::aligned::AlignedVec;
 use crate::disjoint::DisjointSlice;
 use crate::flash::SPLIT;
-use crate::gemm::cpu::Matrix;
+use crate::gemm::cpu::packed_rows::RowBuffer;
 use crate::gemm::cpu::panels::PanelBuffer;
-use crate::simd::{Storage, exp, exp_each, max, sum, vectorize};
+use crate::gemm::cpu::{Elements, Matrix, Precision, Start};
+use crate::simd::{LANES, Storage, exp, exp_each, max, sum, vectorize};
 use codelsi_engine::team::ForEachOnTeam;
 use codelsi_engine::{Result, Tensor};
 use rayon::prelude::*;
@@ -76,25 +77,39 @@ impl<T: Storage> GroupQueries<'_, T> {
         let new =
             |rows: RowTile| heads.clone().map(move |head| OnlineSoftmax::new(rows, head, padded_dim(d)));
         let mut states: Vec<OnlineSoftmax> = self.row_tile.tiles().flat_map(new).collect();
+        let queries: Vec<RowBuffer> = states.iter().map(|state| self.pack(state)).collect();
         let last = self.row_tile.end_position();
-        self.fold(&mut states, &kv, 0..last.min(SPLIT));
+        self.fold(&mut states, &queries, &kv, 0..last.min(SPLIT));
         for from in (SPLIT..last).step_by(SPLIT) {
             // Rows are in order, so that those which see these keys are the last.
             let unseen = states.iter().take_while(|state| state.rows.end_position() <= from).count();
             let mut later: Vec<OnlineSoftmax> =
                 states[unseen..].iter().map(OnlineSoftmax::start_anew).collect();
-            self.fold(&mut later, &kv, from..last.min(from + SPLIT));
+            self.fold(&mut later, &queries[unseen..], &kv, from..last.min(from + SPLIT));
             states[unseen..].iter_mut().zip(&later).for_each(|(state, later)| state.join(later));
         }
         states.iter().for_each(|state| state.store(o, lse, self.heads));
     }
 
+    /// Packs the queries of a state for the products with every tile of keys.
+    fn pack(&self, state: &OnlineSoftmax) -> RowBuffer {
+        let (d, width) = (self.heads.head_dim, self.heads.heads * self.heads.head_dim);
+        let q = Matrix::k_major(Elements::of(&self.q[state.rows.row * width + state.head * d..]), width);
+        RowBuffer::pack(&q, (state.rows.rows, d), Precision::of::<T>())
+    }
+
     /// Adds the keys and values at positions `keys` to the states, tile by tile.
-    fn fold(&self, states: &mut [OnlineSoftmax], kv: &KvSource<T>, keys: Range<usize>) {
-        let (d, q_width) = (self.heads.head_dim, self.heads.heads * self.heads.head_dim);
+    fn fold(
+        &self,
+        states: &mut [OnlineSoftmax],
+        queries: &[RowBuffer],
+        kv: &KvSource<T>,
+        keys: Range<usize>,
+    ) {
+        let d = self.heads.head_dim;
         let mut kv_tile = KvTile::default();
-        let [mut k_panels, mut v_panels] = [(); 2].map(|()| PanelBuffer::new(precision::<T>()));
-        let mut scores = AlignedVec::zeros(TILE * TILE);
+        let [mut k_panels, mut v_panels] = [(); 2].map(|()| PanelBuffer::new(Precision::of::<T>()));
+        let mut scores = AlignedVec::scratch(TILE * TILE);
         for from in keys.clone().step_by(TILE) {
             let n = keys.end.min(from + TILE) - from;
             let [mut keys, mut values] = kv_tile.load(kv, (from, from + n), d);
@@ -104,15 +119,14 @@ impl<T: Storage> GroupQueries<'_, T> {
                 v_panels.pack(&values, (d, n));
                 (keys, values) = (k_panels.operand(), v_panels.operand());
             }
-            for state in states.iter_mut().filter(|state| state.rows.end_position() > from) {
-                let RowTile { row, rows, .. } = state.rows;
-                let q = Matrix::k_major(elements(&self.q[row * q_width + state.head * d..]), q_width);
+            let seeing = states.iter_mut().zip(queries).filter(|(state, _)| state.rows.end_position() > from);
+            for (state, q) in seeing {
+                let (rows, stride) = (state.rows.rows, state.stride);
                 let scores = &mut scores[..rows * TILE];
-                scores.fill(0.0);
-                product::<T>(scores, TILE, (rows, n), q, keys, d);
+                product::<T>((scores, TILE, Start::Zero), (rows, n), q.operand(), keys, d);
                 state.update(scores, from, softmax_scale(self.heads));
-                let p = Matrix::k_major(elements(scores), TILE);
-                product::<T>(&mut state.acc, state.stride, (rows, d), p, values, n);
+                let p = Matrix::k_major(Elements::of(scores), TILE);
+                product::<T>((&mut state.acc, stride, Start::C), (rows, d), p, values, n);
             }
         }
     }
@@ -163,20 +177,22 @@ impl OnlineSoftmax {
     /// Stores o, and L if wanted.
     fn store<T: Storage>(&self, o: &DisjointSlice<T>, lse: Option<&DisjointSlice<f32>>, heads: Heads) {
         let (d, q_width) = (heads.head_dim, heads.heads * heads.head_dim);
-        for r in 0..self.rows.rows {
-            let row = self.rows.row + r;
-            // SAFETY: no other task has this row and head.
-            let o = unsafe { o.slice(row * q_width + self.head * d, d) };
-            let (inverse, acc) = (1.0 / self.row_sum[r], &self.acc[r * self.stride..]);
-            vectorize(
-                #[inline(always)]
-                || o.iter_mut().zip(acc).for_each(|(o, a)| *o = T::put(a * inverse)),
-            );
-            if let Some(lse) = lse {
-                // SAFETY: as above.
-                let lse = unsafe { lse.slice(row * heads.heads + self.head, 1) };
-                lse[0] = self.row_max[r] + self.row_sum[r].ln();
-            }
+        vectorize(
+            #[inline(always)]
+            || {
+                for (r, acc) in self.acc.chunks_exact(self.stride).enumerate() {
+                    // SAFETY: no other task has this row and head.
+                    let o = unsafe { o.slice((self.rows.row + r) * q_width + self.head * d, d) };
+                    let inverse = 1.0 / self.row_sum[r];
+                    o.iter_mut().zip(acc).for_each(|(o, a)| *o = T::put(a * inverse));
+                }
+            },
+        );
+        for (r, row) in (self.rows.row..).take(self.rows.rows).enumerate() {
+            let Some(lse) = lse else { return };
+            // SAFETY: as above.
+            let lse = unsafe { lse.slice(row * heads.heads + self.head, 1) };
+            lse[0] = self.row_max[r] + self.row_sum[r].ln();
         }
     }
 
@@ -207,7 +223,7 @@ impl OnlineSoftmax {
                 }
                 for (r, s) in rows.clone().zip(&mut *scores) {
                     let max = self.row_max[r];
-                    exp_each(s, |s| s * scale - max);
+                    exp_each(&mut s[..visible(r).next_multiple_of(LANES)], |s| s * scale - max);
                     s[visible(r)..].fill(0.0);
                     tile_sum[r] = sum(s, |s| s);
                 }

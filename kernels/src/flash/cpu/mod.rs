@@ -9,7 +9,7 @@ pub(super) use backward::{SavedForward, backward};
 pub(super) use forward::{forward, forward_tiles};
 
 use super::Heads;
-use crate::gemm::cpu::{Elements, Matrix, Precision, ProductTerm, accumulate};
+use crate::gemm::cpu::{Elements, Matrix, Precision, ProductTerm, Start, multiply_block};
 use crate::simd::Storage;
 use codelsi_engine::{Error, Result, team};
 
@@ -114,36 +114,20 @@ impl<T: Storage> KvTile<T> {
                 (&self.k[..], &self.v[..], d)
             }
         };
-        [Matrix::k_major(elements(k), stride), Matrix::mn_major(elements(v), stride)]
+        [Matrix::k_major(Elements::of(k), stride), Matrix::mn_major(Elements::of(v), stride)]
     }
 }
 
-/// Returns a generic slice as the elements of a matrix.
-pub(super) fn elements<T: Storage>(x: &[T]) -> Elements<'_> {
-    match T::DTYPE {
-        codelsi_engine::DType::BF16 => Elements::BF16(bytemuck::cast_slice(x)),
-        _ => Elements::F32(bytemuck::cast_slice(x)),
-    }
-}
-
-/// Returns the precision of products of storage type `T`.
-pub(super) fn precision<T: Storage>() -> Precision {
-    match T::DTYPE {
-        codelsi_engine::DType::BF16 => Precision::BF16,
-        _ => Precision::F32,
-    }
-}
-
-/// Computes `c (m, n; stride) += a · b` over `depth`, on the calling thread.
-pub(super) fn product<T: Storage>(
-    c: &mut [f32],
-    stride: usize,
+/// Computes `c (m, n; stride) = start + a · b` over `depth`, on the calling thread.
+fn product<T: Storage>(
+    (c, stride, start): (&mut [f32], usize, Start),
     (m, n): (usize, usize),
     a: Matrix,
     b: Matrix,
     depth: usize,
 ) {
-    accumulate(c, stride, (0, m), (0, n), &[ProductTerm { a, b, depth }], precision::<T>());
+    let term = ProductTerm { a, b, depth };
+    multiply_block((c, stride, start), (0, m), (0, n), &[term], Precision::of::<T>());
 }
 
 /// Returns the row stride of an f32 accumulator with `d` columns.

@@ -11,6 +11,12 @@ pub(super) trait Lanes {
     /// Values of a vector.
     const LANES: usize;
 
+    /// Returns a vector of zeros.
+    ///
+    /// # Safety
+    /// The caller is compiled for the instruction set.
+    unsafe fn zero() -> Self::Vector;
+
     /// Reads a vector.
     ///
     /// # Safety
@@ -48,6 +54,12 @@ impl Lanes for Avx512 {
     const LANES: usize = 16;
 
     #[inline(always)]
+    unsafe fn zero() -> __m512 {
+        // SAFETY: guaranteed by the caller.
+        unsafe { _mm512_setzero_ps() }
+    }
+
+    #[inline(always)]
     unsafe fn load(x: *const f32) -> __m512 {
         // SAFETY: guaranteed by the caller.
         unsafe { _mm512_loadu_ps(x) }
@@ -81,6 +93,12 @@ impl Lanes for Avx2 {
     const LANES: usize = 8;
 
     #[inline(always)]
+    unsafe fn zero() -> __m256 {
+        // SAFETY: guaranteed by the caller.
+        unsafe { _mm256_setzero_ps() }
+    }
+
+    #[inline(always)]
     unsafe fn load(x: *const f32) -> __m256 {
         // SAFETY: guaranteed by the caller.
         unsafe { _mm256_loadu_ps(x) }
@@ -112,6 +130,11 @@ impl Lanes for Avx2 {
 impl Lanes for Portable {
     type Vector = [f32; 4];
     const LANES: usize = 4;
+
+    #[inline(always)]
+    unsafe fn zero() -> [f32; 4] {
+        [0.0; 4]
+    }
 
     #[inline(always)]
     unsafe fn load(x: *const f32) -> [f32; 4] {

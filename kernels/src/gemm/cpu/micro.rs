@@ -31,19 +31,50 @@ impl WordFormat {
     }
 }
 
-/// Computes `c += a · b` over `steps` words of B along k.
+/// What a sum begins with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Start {
+    /// Zero; C holds anything.
+    Zero,
+    /// What C holds.
+    C,
+}
+
+/// A tile of C in memory.
+#[derive(Clone, Copy)]
+pub(crate) struct OutputTile {
+    pub first: *mut f32,
+    /// Distance of its rows.
+    pub stride: usize,
+    pub start: Start,
+}
+
+impl OutputTile {
+    /// The tile that begins at a row and column of this one.
+    ///
+    /// # Safety
+    /// The element lies inside the tile.
+    unsafe fn at(self, row: usize, column: usize) -> Self {
+        // SAFETY: guaranteed by the caller.
+        OutputTile { first: unsafe { self.first.add(row * self.stride + column) }, ..self }
+    }
+}
+
+/// Computes `c = start + a · b` over `steps` words of B along k.
 ///
 /// # Safety
 /// For a tile of `rows` by `columns`: `a` holds `rows` rows of [`KC_WORDS`] words, `b` holds `steps` rows of
-/// `columns` words, [`NR`] apart, `c` holds `rows` rows of `columns` values, `ldc` apart; `steps` words of B meet at most
+/// `columns` words, [`NR`] apart, `c` holds `rows` rows of `columns` values; `steps` words of B meet at most
 /// [`KC_WORDS`] of A; and the machine has the instruction set that the micro-kernel was selected for.
-type MicroKernel = unsafe fn(steps: usize, a: *const u32, b: *const u32, c: *mut f32, ldc: usize);
+type MicroKernel = unsafe fn(steps: usize, a: *const u32, b: *const u32, c: OutputTile);
 
 /// The micro-kernels of one instruction set and pair of word formats.
 pub(crate) struct MicroKernels {
     columns: usize,
     /// Micro-kernel `i` computes `i + 1` rows.
     by_rows: &'static [MicroKernel],
+    /// Those of half of [`NR`] columns where `columns` is all of them: the rank of many an adapter is no more.
+    narrow: &'static [MicroKernel],
     /// Micro-kernels of as few rows that compute [`NR`] columns, for as many as registers allow: more chains, where a row's
     /// own are too few to hide the latency of a multiply-add.
     few: &'static [MicroKernel],
@@ -70,30 +101,29 @@ impl MicroKernels {
         self.by_rows.len()
     }
 
-    /// Computes `c += a · b` for `rows` by [`NR`], one register tile after the other.
+    /// Computes `c = start + a · b` for `rows` by `columns`, at most [`NR`], one register tile after the other. The columns
+    /// up to [`NR`] are scratch.
     ///
     /// # Safety
     /// As [`MicroKernel`], for `rows` by [`NR`].
     pub(crate) unsafe fn multiply(
         &self,
-        rows: usize,
+        (rows, columns): (usize, usize),
         steps: usize,
         a: *const u32,
         b: *const u32,
-        c: *mut f32,
-        ldc: usize,
+        c: OutputTile,
     ) {
         if let Some(kernel) = rows.checked_sub(1).and_then(|i| self.few.get(i)) {
             // SAFETY: guaranteed by the caller.
-            return unsafe { kernel(steps, a, b, c, ldc) };
+            return unsafe { kernel(steps, a, b, c) };
         }
-        for row in (0..rows).step_by(self.by_rows.len()) {
-            let kernel = self.by_rows[(rows - row).min(self.by_rows.len()) - 1];
-            for column in (0..NR).step_by(self.columns) {
+        let by_rows = if columns <= NR / 2 && !self.narrow.is_empty() { self.narrow } else { self.by_rows };
+        for row in (0..rows).step_by(by_rows.len()) {
+            let kernel = by_rows[(rows - row).min(by_rows.len()) - 1];
+            for column in (0..columns).step_by(self.columns) {
                 // SAFETY: the sub-tile lies inside the caller's tile.
-                unsafe {
-                    kernel(steps, a.add(row * KC_WORDS), b.add(column), c.add(row * ldc + column), ldc)
-                };
+                unsafe { kernel(steps, a.add(row * KC_WORDS), b.add(column), c.at(row, column)) };
             }
         }
     }
@@ -101,26 +131,22 @@ impl MicroKernels {
 
 static PAIRS_AVX512: MicroKernels = MicroKernels {
     columns: 32,
-    by_rows: &[
-        avx512_bf16::<1>,
-        avx512_bf16::<2>,
-        avx512_bf16::<3>,
-        avx512_bf16::<4>,
-        avx512_bf16::<5>,
-        avx512_bf16::<6>,
-        avx512_bf16::<7>,
-        avx512_bf16::<8>,
-        avx512_bf16::<9>,
-        avx512_bf16::<10>,
-        avx512_bf16::<11>,
-        avx512_bf16::<12>,
-    ],
+    by_rows: &avx512_bf16_by_rows::<2>(),
+    narrow: &avx512_bf16_by_rows::<1>(),
     few: &[],
 };
-
-static F32_AVX512: MicroKernels = MicroKernels { columns: 32, by_rows: &avx512_by_rows::<Wide>(), few: &[] };
-static WIDENED_AVX512: MicroKernels =
-    MicroKernels { columns: 32, by_rows: &avx512_by_rows::<Widened>(), few: &[] };
+static F32_AVX512: MicroKernels = MicroKernels {
+    columns: 32,
+    by_rows: &avx512_by_rows::<Wide, 2>(),
+    narrow: &avx512_by_rows::<Wide, 1>(),
+    few: &[],
+};
+static WIDENED_AVX512: MicroKernels = MicroKernels {
+    columns: 32,
+    by_rows: &avx512_by_rows::<Widened, 2>(),
+    narrow: &avx512_by_rows::<Widened, 1>(),
+    few: &[],
+};
 static F32_AVX2: MicroKernels = MicroKernels {
     columns: 16,
     by_rows: &[
@@ -131,6 +157,7 @@ static F32_AVX2: MicroKernels = MicroKernels {
         avx2::<Wide, 5, 2>,
         avx2::<Wide, 6, 2>,
     ],
+    narrow: &[],
     few: &[avx2::<Wide, 1, 4>, avx2::<Wide, 2, 4>],
 };
 // Of sixteen registers, six rows would leave too few for widened words.
@@ -143,51 +170,68 @@ static WIDENED_AVX2: MicroKernels = MicroKernels {
         avx2::<Widened, 4, 2>,
         avx2::<Widened, 5, 2>,
     ],
+    narrow: &[],
     few: &[avx2::<Widened, 1, 4>],
 };
-static F32_PORTABLE: MicroKernels = MicroKernels { columns: 8, by_rows: &[portable::<Wide>], few: &[] };
+static F32_PORTABLE: MicroKernels =
+    MicroKernels { columns: 8, by_rows: &[portable::<Wide>], narrow: &[], few: &[] };
 static WIDENED_PORTABLE: MicroKernels =
-    MicroKernels { columns: 8, by_rows: &[portable::<Widened>], few: &[] };
+    MicroKernels { columns: 8, by_rows: &[portable::<Widened>], narrow: &[], few: &[] };
 
-const fn avx512_by_rows<F: Format<Avx512>>() -> [MicroKernel; 12] {
+const fn avx512_bf16_by_rows<const VECTORS: usize>() -> [MicroKernel; 12] {
     [
-        avx512::<F, 1>,
-        avx512::<F, 2>,
-        avx512::<F, 3>,
-        avx512::<F, 4>,
-        avx512::<F, 5>,
-        avx512::<F, 6>,
-        avx512::<F, 7>,
-        avx512::<F, 8>,
-        avx512::<F, 9>,
-        avx512::<F, 10>,
-        avx512::<F, 11>,
-        avx512::<F, 12>,
+        avx512_bf16::<1, VECTORS>,
+        avx512_bf16::<2, VECTORS>,
+        avx512_bf16::<3, VECTORS>,
+        avx512_bf16::<4, VECTORS>,
+        avx512_bf16::<5, VECTORS>,
+        avx512_bf16::<6, VECTORS>,
+        avx512_bf16::<7, VECTORS>,
+        avx512_bf16::<8, VECTORS>,
+        avx512_bf16::<9, VECTORS>,
+        avx512_bf16::<10, VECTORS>,
+        avx512_bf16::<11, VECTORS>,
+        avx512_bf16::<12, VECTORS>,
+    ]
+}
+
+const fn avx512_by_rows<F: Format<Avx512>, const VECTORS: usize>() -> [MicroKernel; 12] {
+    [
+        avx512::<F, 1, VECTORS>,
+        avx512::<F, 2, VECTORS>,
+        avx512::<F, 3, VECTORS>,
+        avx512::<F, 4, VECTORS>,
+        avx512::<F, 5, VECTORS>,
+        avx512::<F, 6, VECTORS>,
+        avx512::<F, 7, VECTORS>,
+        avx512::<F, 8, VECTORS>,
+        avx512::<F, 9, VECTORS>,
+        avx512::<F, 10, VECTORS>,
+        avx512::<F, 11, VECTORS>,
+        avx512::<F, 12, VECTORS>,
     ]
 }
 
 #[target_feature(enable = "avx512f,avx512bf16")]
-unsafe fn avx512_bf16<const ROWS: usize>(
+unsafe fn avx512_bf16<const ROWS: usize, const VECTORS: usize>(
     steps: usize,
     a: *const u32,
     b: *const u32,
-    c: *mut f32,
-    ldc: usize,
+    c: OutputTile,
 ) {
     // SAFETY: the contract of [`MicroKernel`].
-    unsafe { tile::<Avx512, Pairs, ROWS, 2>(steps, a, b, c, ldc) }
+    unsafe { tile::<Avx512, Pairs, ROWS, VECTORS>(steps, a, b, c) }
 }
 
 #[target_feature(enable = "avx512f")]
-unsafe fn avx512<F: Format<Avx512>, const ROWS: usize>(
+unsafe fn avx512<F: Format<Avx512>, const ROWS: usize, const VECTORS: usize>(
     steps: usize,
     a: *const u32,
     b: *const u32,
-    c: *mut f32,
-    ldc: usize,
+    c: OutputTile,
 ) {
     // SAFETY: the contract of [`MicroKernel`].
-    unsafe { tile::<Avx512, F, ROWS, 2>(steps, a, b, c, ldc) }
+    unsafe { tile::<Avx512, F, ROWS, VECTORS>(steps, a, b, c) }
 }
 
 #[target_feature(enable = "avx2,fma")]
@@ -195,16 +239,15 @@ unsafe fn avx2<F: Format<Avx2>, const ROWS: usize, const VECTORS: usize>(
     steps: usize,
     a: *const u32,
     b: *const u32,
-    c: *mut f32,
-    ldc: usize,
+    c: OutputTile,
 ) {
     // SAFETY: the contract of [`MicroKernel`].
-    unsafe { tile::<Avx2, F, ROWS, VECTORS>(steps, a, b, c, ldc) }
+    unsafe { tile::<Avx2, F, ROWS, VECTORS>(steps, a, b, c) }
 }
 
-unsafe fn portable<F: Format<Portable>>(steps: usize, a: *const u32, b: *const u32, c: *mut f32, ldc: usize) {
+unsafe fn portable<F: Format<Portable>>(steps: usize, a: *const u32, b: *const u32, c: OutputTile) {
     // SAFETY: the contract of [`MicroKernel`].
-    unsafe { tile::<Portable, F, 1, 2>(steps, a, b, c, ldc) }
+    unsafe { tile::<Portable, F, 1, 2>(steps, a, b, c) }
 }
 
 /// The micro-kernel of all instruction sets and formats: some vectors of columns.
@@ -216,15 +259,17 @@ unsafe fn tile<L: Lanes, F: Format<L>, const ROWS: usize, const VECTORS: usize>(
     steps: usize,
     a: *const u32,
     b: *const u32,
-    c: *mut f32,
-    ldc: usize,
+    c: OutputTile,
 ) {
     // SAFETY: guaranteed by the caller.
     unsafe {
-        let mut acc = [[L::load(c); VECTORS]; ROWS];
-        for (m, acc) in acc.iter_mut().enumerate() {
-            for (v, acc) in acc.iter_mut().enumerate() {
-                *acc = L::load(c.add(m * ldc + v * L::LANES));
+        let at = |m: usize, v: usize| c.first.add(m * c.stride + v * L::LANES);
+        let mut acc = [[L::zero(); VECTORS]; ROWS];
+        if c.start == Start::C {
+            for (m, acc) in acc.iter_mut().enumerate() {
+                for (v, acc) in acc.iter_mut().enumerate() {
+                    *acc = L::load(at(m, v));
+                }
             }
         }
         for k in 0..steps {
@@ -242,7 +287,7 @@ unsafe fn tile<L: Lanes, F: Format<L>, const ROWS: usize, const VECTORS: usize>(
         }
         for (m, acc) in acc.iter().enumerate() {
             for (v, &acc) in acc.iter().enumerate() {
-                L::store(c.add(m * ldc + v * L::LANES), acc);
+                L::store(at(m, v), acc);
             }
         }
     }

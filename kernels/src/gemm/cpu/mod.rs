@@ -1,25 +1,27 @@
 //! The CPU twin, blocked as in BLIS: C is cut into blocks of rows and columns, one task each; a task packs its panels of
 //! A and B (`pack`), unless the weight keeps its own (`panels`), and runs micro-kernels on them (`micro`).
 
+mod across;
 mod lanes;
 mod micro;
 pub mod pack;
+pub mod packed_rows;
 pub mod panels;
 mod skinny;
 mod transpose;
 
+pub(crate) use micro::{NR, Start};
 pub use pack::{Elements, Matrix, Precision};
 
 use crate::aligned::AlignedVec;
 use crate::disjoint::DisjointSlice;
-use crate::simd::{Storage, level, vectorize};
+use crate::simd::{LANES, Storage, level, vectorize};
 use codelsi_engine::team::{self, ForEachOnTeam};
-use micro::{KC_WORDS, MicroKernels, NR};
+use micro::{KC_WORDS, MicroKernels, OutputTile};
 use pack::PackWindow;
 use panels::Panels;
 use rayon::prelude::*;
 use skinny::SkinnyKernel;
-use std::cell::RefCell;
 
 /// Rows of a block of C, at most: the packed rows of A stay in the L2 cache, and a sequence of 512 tokens is one block, so
 /// that each panel of B is packed once.
@@ -113,7 +115,10 @@ impl<'a, T: Storage> BlockedProduct<'a, T> {
         let (m, n) = p.size;
         assert!(p.c.len() >= m * n, "C ({m}, {n}) does not fit its slice");
         let row_blocks = m.div_ceil(MC).max(1);
-        let columns = n.div_ceil(wanted.div_ceil(row_blocks)).next_multiple_of(NR).clamp(NR, NC);
+        // Where nothing of A is packed for a block, it is so narrow that its sums stay in the L1 cache until they are stored.
+        let is_packed = p.terms.iter().all(|term| term.a.rows.is_some());
+        let most = if is_packed && m >= MIN_ROWS { NR } else { NC };
+        let columns = n.div_ceil(wanted.div_ceil(row_blocks)).next_multiple_of(NR).clamp(NR, most);
         let column_blocks = n.div_ceil(columns);
         // Where a few columns leave threads without work, rows are cut instead.
         let row_blocks = row_blocks.max(wanted.div_ceil(column_blocks.max(1)).min(m / MIN_ROWS));
@@ -139,79 +144,90 @@ impl<'a, T: Storage> BlockedProduct<'a, T> {
         let ((m, n), (rows, columns)) = (self.size, self.block);
         let (r, j) = (i % self.grid.0 * rows, i / self.grid.0 * columns);
         let (height, width) = (rows.min(m - r), columns.min(n - j));
-        with_block(height, width, |block, stride| {
-            if let AccumulatorInit::From(from) = self.start {
+        let stride = width.next_multiple_of(NR);
+        let mut block = AlignedVec::scratch(height * stride);
+        let start = match self.start {
+            AccumulatorInit::Zero => Start::Zero,
+            AccumulatorInit::From(from) => {
                 for (row, block) in block.chunks_exact_mut(stride).enumerate() {
                     block[..width].copy_from_slice(&from[(r + row) * n + j..][..width]);
                 }
+                Start::C
             }
-            accumulate(block, stride, (r, height), (j, width), self.terms, precision);
-            for (row, block) in block.chunks_exact(stride).enumerate() {
-                // SAFETY: blocks of C do not overlap, and each belongs to one task.
-                let c = unsafe { self.c.slice((r + row) * n + j, width) };
-                vectorize(
-                    #[inline(always)]
-                    || c.iter_mut().zip(block).for_each(|(c, &x)| *c = T::put(x)),
-                );
-            }
-        });
+        };
+        multiply_block((&mut block, stride, start), (r, height), (j, width), self.terms, precision);
+        vectorize(
+            #[inline(always)]
+            || {
+                for (row, block) in block.chunks_exact(stride).enumerate() {
+                    // SAFETY: blocks of C do not overlap, and each belongs to one task.
+                    let c = unsafe { self.c.slice((r + row) * n + j, width) };
+                    round_row(c, block);
+                }
+            },
+        );
     }
 }
 
-/// Calls `f` with a zeroed f32 block of `height` by `width` (rows `stride` apart) that the thread keeps for reuse.
-fn with_block(height: usize, width: usize, f: impl FnOnce(&mut [f32], usize)) {
-    thread_local! {
-        static BLOCK: RefCell<AlignedVec<f32>> = RefCell::default();
+/// Stores c = x, rounded to the storage type of c.
+#[inline(always)]
+pub(crate) fn round_row<T: Storage>(c: &mut [T], x: &[f32]) {
+    // Vectors of a constant length: rows may be as short as two.
+    let ((c, rest), (x, x_rest)) = (c.as_chunks_mut::<LANES>(), x.as_chunks::<LANES>());
+    for (c, x) in c.iter_mut().zip(x) {
+        *c = std::array::from_fn(|i| T::put(x[i]));
     }
-    let stride = width.next_multiple_of(NR);
-    let mut block = BLOCK.take();
-    block.resize(height * stride);
-    block.fill(0.0);
-    f(&mut block, stride);
-    BLOCK.set(block);
+    let x_rest = x.get(c.len()).map_or(x_rest, |x| &x[..]);
+    rest.iter_mut().zip(x_rest).for_each(|(c, &x)| *c = T::put(x));
 }
 
-/// Computes `c += Σ a · b` for rows `r..r+height` and columns `j..j+width` of the product, on the calling thread.
+/// Computes `c = start + Σ a · b` for rows `r..r+height` and columns `j..j+width` of the product, on the calling thread.
 ///
 /// `c` has rows of `stride` values, a multiple of 32 that is at least `width`; the columns from `width` to
 /// `stride` are scratch. `j` is a multiple of 32.
-pub(crate) fn accumulate(
-    c: &mut [f32],
-    stride: usize,
+pub(crate) fn multiply_block(
+    (c, stride, mut start): (&mut [f32], usize, Start),
     (r, height): (usize, usize),
     (j, width): (usize, usize),
     terms: &[ProductTerm],
     precision: Precision,
 ) {
-    thread_local! {
-        static PACKED: RefCell<(AlignedVec<u32>, AlignedVec<u32>)> = RefCell::default();
-    }
     assert!(c.len() >= height * stride && stride.is_multiple_of(NR) && width <= stride);
     let format = precision.format();
-    let (mut a, mut b) = PACKED.take();
     // As many k blocks of A as fit are packed at once: few rows then read each panel of B from end to end.
-    let k_block = height * KC_WORDS;
-    b.resize(KC_WORDS * NR);
+    let k_blocks = (MC / height.max(1)).max(1);
+    let mut packed_a = AlignedVec::scratch(0);
+    let mut panel = AlignedVec::scratch(0);
     for term in terms {
         let words = term.depth.div_ceil(format.k_per_word());
-        let k_blocks = (MC / height.max(1)).clamp(1, words.div_ceil(KC_WORDS).max(1));
-        a.resize(k_block * k_blocks);
         let source = PanelSource::new(term.b, height, precision);
         for step in (0..words).step_by(KC_WORDS * k_blocks) {
             let steps = (words - step).min(KC_WORDS * k_blocks);
             let k = step * format.k_per_word();
             let rows = PackWindow { outer: r, count: height, k, steps, depth: term.depth };
-            for (w, a) in rows.blocks(format).zip(a.chunks_exact_mut(k_block.max(1))) {
-                pack::pack_a(a, &term.a, w, precision);
-            }
+            let a = match &term.a.rows {
+                Some(packed) => (packed.from(step / KC_WORDS, r), packed.block_len()),
+                None => {
+                    let block = height * KC_WORDS;
+                    packed_a.resize(block * steps.div_ceil(KC_WORDS));
+                    for (w, a) in rows.blocks(format).zip(packed_a.chunks_exact_mut(block.max(1))) {
+                        pack::pack_a(a, &term.a, w, precision);
+                    }
+                    (&packed_a[..], block)
+                }
+            };
             for column in (0..width).step_by(NR) {
                 let w = PackWindow { outer: j + column, count: NR.min(width - column), ..rows };
+                let c = OutputTile { first: c[column..].as_mut_ptr(), stride, start };
                 // SAFETY: `a` holds the blocks of `rows`, `c` was checked above.
-                unsafe { source.multiply(height, &a, &mut b, w, c[column..].as_mut_ptr(), stride) };
+                unsafe { source.multiply(height, a, &mut panel, w, c) };
             }
+            start = Start::C;
         }
     }
-    PACKED.set((a, b));
+    if start == Start::Zero {
+        c.fill(0.0);
+    }
 }
 
 /// Source of the words of B's panels, and the kernel that multiplies them.
@@ -247,44 +263,46 @@ impl<'a> PanelSource<'a> {
         PanelSource { b, precision, way }
     }
 
-    /// Computes `c += a · b` over a window of at most [`NR`] columns of B; `scratch` has room for a block of a panel.
+    /// Computes `c = start + a · b` over a window of at most [`NR`] columns of B; `scratch` is for a block of a panel.
     ///
     /// # Safety
-    /// `a` holds `rows` rows of [`KC_WORDS`] words for each block of the window, `c` holds `rows` rows of [`NR`] values,
-    /// `ldc` apart.
+    /// `a` holds `rows` rows of [`KC_WORDS`] words for each block of the window, as far apart as it says; `c` holds `rows`
+    /// rows of [`NR`] values.
     unsafe fn multiply(
         &self,
         rows: usize,
-        a: &[u32],
-        scratch: &mut [u32],
+        (a, a_block): (&[u32], usize),
+        scratch: &mut AlignedVec<u32>,
         w: PackWindow,
-        c: *mut f32,
-        ldc: usize,
+        mut c: OutputTile,
     ) {
         let format = self.precision.format();
         if let PanelWay::Skinny(multiply) = self.way {
             // SAFETY: guaranteed by the caller; the kernel was selected for this machine and these rows.
-            return unsafe { multiply(c, ldc, a.as_ptr(), &self.b, w) };
+            return unsafe { multiply(c, a.as_ptr(), a_block, &self.b, w) };
         }
         let packed = MicroKernels::select(level(), format, format);
-        for (w, a) in w.blocks(format).zip(a.chunks_exact(rows * KC_WORDS)) {
+        for (w, a) in w.blocks(format).zip(a.chunks(a_block.max(1))) {
             let (kernels, steps, panel) = match &self.way {
                 PanelWay::Kept(panels, kernels) => {
                     let steps = w.steps * format.k_per_word() / panels.format().k_per_word();
                     (*kernels, steps, &panels.from(w)[..steps * NR])
                 }
                 PanelWay::Widened(panels) => {
-                    panels::widen(&mut scratch[..w.steps * NR], panels.from(w));
+                    scratch.resize(w.steps * NR);
+                    panels::widen(scratch, panels.from(w));
                     (packed, w.steps, &scratch[..])
                 }
                 PanelWay::Skinny(_) | PanelWay::Packed => {
+                    scratch.resize(w.steps * NR);
                     pack::pack_b(scratch, &self.b, w, self.precision, format);
                     (packed, w.steps, &scratch[..])
                 }
             };
             // SAFETY: guaranteed by the caller; the panel has `steps` rows of words, and the kernels were selected for
             // this machine.
-            unsafe { kernels.multiply(rows, steps, a.as_ptr(), panel.as_ptr(), c, ldc) };
+            unsafe { kernels.multiply((rows, w.count), steps, a.as_ptr(), panel.as_ptr(), c) };
+            c.start = Start::C;
         }
     }
 }

@@ -1,13 +1,15 @@
 //! Packing: copies blocks of the operands into panels of 32-bit words in the order in which micro-kernels read them,
 //! rounded, paired, transposed and zero-padded as needed.
 
+use super::across::{ColumnGroup, LoadAcross};
 use super::micro::{KC_WORDS, NR, WordFormat};
+use super::packed_rows::PackedRows;
 use super::panels::Panels;
 use super::transpose::{
-    LoadF32, LoadPairs, LoadRounded, LoadRoundedPairs, LoadWidened, LoadWords, RowGroup, bf16_bits, round,
-    transpose,
+    LoadF32, LoadPairs, LoadRounded, LoadRoundedPairs, LoadWidened, LoadWords, RowGroup, transpose,
 };
 use crate::simd::{SimdLevel, Storage, level, vectorize};
+use codelsi_engine::DType;
 use half::bf16;
 use std::arch::x86_64::*;
 
@@ -21,6 +23,8 @@ pub struct Matrix<'a> {
     pub k_stride: usize,
     /// The same elements in panels, where a weight keeps them.
     pub panels: Option<Panels<'a>>,
+    /// The same elements in packed rows, where several products share them.
+    pub rows: Option<PackedRows<'a>>,
 }
 
 /// Elements of an operand, in their storage type.
@@ -30,7 +34,15 @@ pub enum Elements<'a> {
     BF16(&'a [bf16]),
 }
 
-impl Elements<'_> {
+impl<'a> Elements<'a> {
+    /// The elements of a slice of f32 or bf16.
+    pub fn of<T: Storage>(x: &'a [T]) -> Self {
+        match T::DTYPE {
+            DType::BF16 => Elements::BF16(bytemuck::cast_slice(x)),
+            _ => Elements::F32(bytemuck::cast_slice(x)),
+        }
+    }
+
     /// Returns the elements from `start` on.
     pub fn skip(self, start: usize) -> Self {
         match self {
@@ -43,12 +55,12 @@ impl Elements<'_> {
 impl<'a> Matrix<'a> {
     /// A view of `(outer, k)` in row-major order with leading dimension `stride`: k is contiguous.
     pub fn k_major(data: Elements<'a>, stride: usize) -> Self {
-        Matrix { data, outer_stride: stride, k_stride: 1, panels: None }
+        Matrix { data, outer_stride: stride, k_stride: 1, panels: None, rows: None }
     }
 
     /// A view of `(k, outer)` in row-major order with leading dimension `stride`: the outer index is contiguous.
     pub fn mn_major(data: Elements<'a>, stride: usize) -> Self {
-        Matrix { data, outer_stride: 1, k_stride: stride, panels: None }
+        Matrix { data, outer_stride: 1, k_stride: stride, panels: None, rows: None }
     }
 }
 
@@ -62,6 +74,14 @@ pub enum Precision {
 }
 
 impl Precision {
+    /// The precision of products of activations of type `T`.
+    pub fn of<T: Storage>() -> Self {
+        match T::DTYPE {
+            DType::BF16 => Precision::BF16,
+            _ => Precision::F32,
+        }
+    }
+
     /// Returns the format of packed words on this machine.
     pub(crate) fn format(self) -> WordFormat {
         match self {
@@ -278,6 +298,10 @@ unsafe fn pack_b_transposed(
 #[inline(always)]
 unsafe fn transpose_blocks<L: LoadWords>(dst: &mut [u32], x: &[L::Element], b: &Matrix, w: PackWindow) {
     for group in (0..NR).step_by(16) {
+        if group >= w.count {
+            dst[..w.steps * NR].chunks_exact_mut(NR).for_each(|row| row[group..].fill(0));
+            break;
+        }
         let rows = RowGroup::<L>::new(x, b, w, group);
         for step in (0..w.steps).step_by(16) {
             // SAFETY: guaranteed by the caller.
@@ -303,74 +327,76 @@ unsafe fn pack_b_across(
     precision: Precision,
     format: WordFormat,
 ) {
-    for (step, row) in dst.chunks_exact_mut(NR).enumerate().take(w.steps) {
-        for group in (0..NR).step_by(16) {
-            let (k, first) = (w.k + step * format.k_per_word(), group.min(w.count));
-            let columns = (w.count - first).min(16);
-            // SAFETY: `columns` elements follow in each row of k below `depth`; loads are masked to them.
-            let words = unsafe { load_across(b, w.outer + first, k, w.depth, columns, precision, format) };
-            // SAFETY: sixteen words of a row of the panel.
-            unsafe { _mm512_storeu_si512(row[group..][..16].as_mut_ptr().cast(), words) };
+    // SAFETY: guaranteed by the caller.
+    unsafe {
+        match (b.data, format, precision) {
+            (Elements::F32(x), WordFormat::F32, Precision::F32) => copy_across::<LoadF32>(dst, x, b, w),
+            (Elements::F32(x), WordFormat::F32, Precision::BF16) => copy_across::<LoadRounded>(dst, x, b, w),
+            (Elements::BF16(x), WordFormat::F32, _) => copy_across::<LoadWidened>(dst, x, b, w),
+            (Elements::BF16(x), WordFormat::Bf16Pair, _) => copy_across::<LoadPairs>(dst, x, b, w),
+            (Elements::F32(x), WordFormat::Bf16Pair, _) => copy_across::<LoadRoundedPairs>(dst, x, b, w),
+        }
+    }
+}
+
+/// # Safety
+/// The caller is compiled for AVX-512.
+#[inline(always)]
+unsafe fn copy_across<L: LoadAcross>(dst: &mut [u32], x: &[L::Element], b: &Matrix, w: PackWindow) {
+    let columns = ColumnGroup::<L>::new(x, b, w, 0);
+    let (rows, _) = dst.as_chunks_mut::<NR>();
+    for (step, row) in rows.iter_mut().enumerate().take(w.steps) {
+        // SAFETY: guaranteed by the caller; a row of the panel holds two vectors of sixteen words.
+        unsafe {
+            let [low, high] = columns.words(step);
+            _mm512_storeu_si512(row.as_mut_ptr().cast(), low);
+            _mm512_storeu_si512(row.as_mut_ptr().add(16).cast(), high);
         }
     }
 }
 
 /// Packs rows of an M-major A: 16 by 16 words at a time, transposed in registers.
+///
+/// # Safety
+/// The machine has AVX-512.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 unsafe fn pack_a_transposed(dst: &mut [u32], a: &Matrix, w: PackWindow, precision: Precision) {
-    let format = precision.format();
-    for outer in (0..w.count).step_by(16) {
-        let rows = (w.count - outer).min(16);
-        for step in (0..w.steps).step_by(16) {
-            let mut block = [_mm512_setzero_si512(); 16];
-            for (i, words) in block.iter_mut().enumerate().take(w.steps - step) {
-                let k = w.k + (step + i) * format.k_per_word();
-                // SAFETY: `rows` elements follow in each row of k below `depth`; loads are masked to them.
-                *words = unsafe { load_across(a, w.outer + outer, k, w.depth, rows, precision, format) };
+    // SAFETY: guaranteed by the caller.
+    unsafe {
+        match (a.data, precision.format(), precision) {
+            (Elements::F32(x), WordFormat::F32, Precision::F32) => transpose_across::<LoadF32>(dst, x, a, w),
+            (Elements::F32(x), WordFormat::F32, Precision::BF16) => {
+                transpose_across::<LoadRounded>(dst, x, a, w)
             }
-            // SAFETY: compiled for AVX-512, as this function is.
-            let block = unsafe { transpose(block) };
-            for (i, words) in block.iter().enumerate().take(rows) {
-                let dst = &mut dst[(outer + i) * KC_WORDS + step..][..16];
-                // SAFETY: sixteen words of a row, which holds a multiple of sixteen.
-                unsafe { _mm512_storeu_si512(dst.as_mut_ptr().cast(), *words) };
-            }
+            (Elements::BF16(x), WordFormat::F32, _) => transpose_across::<LoadWidened>(dst, x, a, w),
+            (Elements::BF16(x), WordFormat::Bf16Pair, _) => transpose_across::<LoadPairs>(dst, x, a, w),
+            (Elements::F32(x), WordFormat::Bf16Pair, _) => transpose_across::<LoadRoundedPairs>(dst, x, a, w),
         }
     }
 }
 
-/// Returns the words at `k` of up to 16 outer indices, which are contiguous in memory; zero beyond them.
-///
 /// # Safety
-/// `count` elements from `outer` are inside every row of k below `depth`; the caller is compiled for AVX-512.
+/// The caller is compiled for AVX-512.
 #[inline(always)]
-unsafe fn load_across(
-    op: &Matrix,
-    outer: usize,
-    k: usize,
-    depth: usize,
-    count: usize,
-    precision: Precision,
-    format: WordFormat,
-) -> __m512i {
-    let at = |k: usize| k * op.k_stride + outer;
-    // SAFETY: guaranteed by the caller.
-    unsafe {
-        match (op.data, format) {
-            (Elements::F32(x), WordFormat::F32) => match precision {
-                Precision::F32 => LoadF32::words(x[at(k)..][..count].as_ptr(), count),
-                Precision::BF16 => LoadRounded::words(x[at(k)..][..count].as_ptr(), count),
-            },
-            (Elements::BF16(x), WordFormat::F32) => LoadWidened::words(x[at(k)..][..count].as_ptr(), count),
-            (Elements::F32(x), WordFormat::Bf16Pair) => {
-                let row = |k: usize| LoadF32::words(x[at(k)..][..count].as_ptr(), count);
-                let odd = if k + 1 < depth { round(row(k + 1)) } else { _mm512_setzero_si512() };
-                _mm512_or_si512(bf16_bits(row(k)), odd)
+unsafe fn transpose_across<L: LoadAcross>(dst: &mut [u32], x: &[L::Element], a: &Matrix, w: PackWindow) {
+    for outer in (0..w.count).step_by(32) {
+        let rows = ColumnGroup::<L>::new(x, a, w, outer);
+        for step in (0..w.steps).step_by(16) {
+            // SAFETY: an integer vector of zeros.
+            let mut halves = unsafe { [[_mm512_setzero_si512(); 16]; 2] };
+            for i in 0..(w.steps - step).min(16) {
+                // SAFETY: guaranteed by the caller.
+                let words = unsafe { rows.words(step + i) };
+                halves.iter_mut().zip(words).for_each(|(half, words)| half[i] = words);
             }
-            (Elements::BF16(x), WordFormat::Bf16Pair) => {
-                let row = |k: usize| LoadWidened::words(x[at(k)..][..count].as_ptr(), count);
-                let odd = if k + 1 < depth { row(k + 1) } else { _mm512_setzero_si512() };
-                _mm512_or_si512(_mm512_srli_epi32::<16>(row(k)), odd)
+            for (half, first) in halves.into_iter().zip([0, 16]).filter(|&(_, first)| first < rows.count()) {
+                // SAFETY: guaranteed by the caller.
+                let block = unsafe { transpose(half) };
+                for (i, words) in block.iter().enumerate().take(rows.count() - first) {
+                    let dst = &mut dst[(outer + first + i) * KC_WORDS + step..][..16];
+                    // SAFETY: sixteen words of a row, which holds a multiple of sixteen.
+                    unsafe { _mm512_storeu_si512(dst.as_mut_ptr().cast(), *words) };
+                }
             }
         }
     }

@@ -67,7 +67,7 @@ pub struct PanelBuffer {
 impl PanelBuffer {
     /// Returns an empty buffer for products of `precision`.
     pub fn new(precision: Precision) -> Self {
-        PanelBuffer { words: AlignedVec::default(), steps: 0, precision }
+        PanelBuffer { words: AlignedVec::scratch(0), steps: 0, precision }
     }
 
     /// Packs the `columns` columns of `b`, which is `depth` deep, on the calling thread.

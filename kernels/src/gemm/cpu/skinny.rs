@@ -3,7 +3,7 @@
 //! multiply-adds as in a micro-kernel.
 
 use super::lanes::{Avx512, Format, Pairs, Wide};
-use super::micro::{KC_WORDS, NR, WordFormat};
+use super::micro::{KC_WORDS, NR, OutputTile, Start, WordFormat};
 use super::pack::{Elements, Matrix, PackWindow, Precision};
 use super::transpose::{LoadF32, LoadPairs, LoadWidened, LoadWords, RowGroup};
 use crate::simd::{SimdLevel, level};
@@ -12,16 +12,17 @@ use std::arch::x86_64::*;
 /// Rows of A up to which a product is skinny.
 const MAX_ROWS: usize = 4;
 
-/// Computes `c += a · b` over a window of at most [`NR`] columns of B.
+/// Computes `c = start + a · b` over a window of at most [`NR`] columns of B.
 ///
 /// # Safety
-/// For each [block](PackWindow::blocks) of the window in turn, `a` holds as many rows of [`KC_WORDS`] words as the
-/// function was selected for; `c` holds as many of [`NR`] values, `ldc` apart; and the machine has the instruction set
-/// that the function was selected for.
+/// For each [block](PackWindow::blocks) of the window in turn, `a_block` words apart, `a` holds as many rows of
+/// [`KC_WORDS`] words as the function was selected for; `c` holds as many of [`NR`] values; and the machine has the
+/// instruction set that the function was selected for.
 ///
 /// # Panics
 /// When B is not in the storage type that the function was selected for.
-pub(super) type SkinnyKernel = unsafe fn(c: *mut f32, ldc: usize, a: *const u32, b: &Matrix, w: PackWindow);
+pub(super) type SkinnyKernel =
+    unsafe fn(c: OutputTile, a: *const u32, a_block: usize, b: &Matrix, w: PackWindow);
 
 /// Returns the kernel for `rows` rows of A; `None` where packing serves better or there is none.
 pub(super) fn select(rows: usize, b: &Matrix, precision: Precision) -> Option<SkinnyKernel> {
@@ -44,24 +45,42 @@ pub(super) fn select(rows: usize, b: &Matrix, precision: Precision) -> Option<Sk
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-unsafe fn f32_words<const ROWS: usize>(c: *mut f32, ldc: usize, a: *const u32, b: &Matrix, w: PackWindow) {
+unsafe fn f32_words<const ROWS: usize>(
+    c: OutputTile,
+    a: *const u32,
+    a_block: usize,
+    b: &Matrix,
+    w: PackWindow,
+) {
     let Elements::F32(x) = b.data else { unreachable!("selected for f32") };
     // SAFETY: the contract of [`SkinnyKernel`].
-    unsafe { multiply::<ROWS, LoadF32, Wide>(c, ldc, a, (x, b), w, WordFormat::F32) }
+    unsafe { multiply::<ROWS, LoadF32, Wide>(c, (a, a_block), (x, b), w, WordFormat::F32) }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-unsafe fn bf16_widened<const ROWS: usize>(c: *mut f32, ldc: usize, a: *const u32, b: &Matrix, w: PackWindow) {
+unsafe fn bf16_widened<const ROWS: usize>(
+    c: OutputTile,
+    a: *const u32,
+    a_block: usize,
+    b: &Matrix,
+    w: PackWindow,
+) {
     let Elements::BF16(x) = b.data else { unreachable!("selected for bf16") };
     // SAFETY: the contract of [`SkinnyKernel`].
-    unsafe { multiply::<ROWS, LoadWidened, Wide>(c, ldc, a, (x, b), w, WordFormat::F32) }
+    unsafe { multiply::<ROWS, LoadWidened, Wide>(c, (a, a_block), (x, b), w, WordFormat::F32) }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-unsafe fn bf16_pairs<const ROWS: usize>(c: *mut f32, ldc: usize, a: *const u32, b: &Matrix, w: PackWindow) {
+unsafe fn bf16_pairs<const ROWS: usize>(
+    c: OutputTile,
+    a: *const u32,
+    a_block: usize,
+    b: &Matrix,
+    w: PackWindow,
+) {
     let Elements::BF16(x) = b.data else { unreachable!("selected for bf16") };
     // SAFETY: the contract of [`SkinnyKernel`].
-    unsafe { multiply::<ROWS, LoadPairs, Pairs>(c, ldc, a, (x, b), w, WordFormat::Bf16Pair) }
+    unsafe { multiply::<ROWS, LoadPairs, Pairs>(c, (a, a_block), (x, b), w, WordFormat::Bf16Pair) }
 }
 
 /// The loop that all kernels share: it reads sixteen columns of B, which are rows of a weight, from end to end before
@@ -71,9 +90,8 @@ unsafe fn bf16_pairs<const ROWS: usize>(c: *mut f32, ldc: usize, a: *const u32, 
 /// The contract of [`SkinnyKernel`]; the caller is compiled for the instruction set of `F`.
 #[inline(always)]
 unsafe fn multiply<const ROWS: usize, L: LoadWords, F: Format<Avx512>>(
-    c: *mut f32,
-    ldc: usize,
-    a: *const u32,
+    c: OutputTile,
+    (a, a_block): (*const u32, usize),
     (x, b): (&[L::Element], &Matrix),
     w: PackWindow,
     format: WordFormat,
@@ -81,10 +99,13 @@ unsafe fn multiply<const ROWS: usize, L: LoadWords, F: Format<Avx512>>(
     for group in (0..NR).step_by(16) {
         // SAFETY: guaranteed by the caller.
         unsafe {
-            let c_at = |row: usize| c.add(row * ldc + group);
-            let mut acc: [__m512; ROWS] = std::array::from_fn(|row| _mm512_loadu_ps(c_at(row)));
+            let c_at = |row: usize| c.first.add(row * c.stride + group);
+            let mut acc: [__m512; ROWS] = std::array::from_fn(|row| match c.start {
+                Start::Zero => _mm512_setzero_ps(),
+                Start::C => _mm512_loadu_ps(c_at(row)),
+            });
             for (i, w) in w.blocks(format).enumerate() {
-                let a = |row: usize, k: usize| a.add((i * ROWS + row) * KC_WORDS + k);
+                let a = |row: usize, k: usize| a.add(i * a_block + row * KC_WORDS + k);
                 let rows = RowGroup::<L>::new(x, b, w, group);
                 let full = w.steps / 16 * 16;
                 for step in (0..full).step_by(16) {

@@ -153,7 +153,9 @@ impl<L: LoadWords> RowGroup<L> {
     }
 }
 
-fn low_bits(n: usize) -> u32 {
+/// Returns a mask of the lowest `n` bits, at most 32.
+#[inline(always)]
+pub(super) fn low_bits(n: usize) -> u32 {
     if n >= 32 { u32::MAX } else { (1 << n) - 1 }
 }
 

@@ -1,0 +1,56 @@
+//! Rows of A that are packed once for several products: the queries of attention for every tile of keys, a chunk of
+//! activations for the adapters and weights of all linears that read it.
+
+use super::micro::KC_WORDS;
+use super::pack::{Elements, Matrix, PackWindow, Precision, pack_a};
+use crate::aligned::AlignedVec;
+use codelsi_engine::team::ForEachOnTeam;
+use rayon::prelude::*;
+
+/// An operand A in packed blocks along k, each (rows, [`KC_WORDS`]).
+#[derive(Clone, Copy)]
+pub struct PackedRows<'a> {
+    words: &'a [u32],
+    rows: usize,
+}
+
+impl<'a> PackedRows<'a> {
+    /// Returns the words from block `block` along k and row `row` on.
+    pub(super) fn from(&self, block: usize, row: usize) -> &'a [u32] {
+        &self.words[block * self.block_len() + row * KC_WORDS..]
+    }
+
+    /// Words from one block along k to the next.
+    pub(super) fn block_len(&self) -> usize {
+        self.rows * KC_WORDS
+    }
+}
+
+/// An operand A that was packed for several products.
+pub struct RowBuffer {
+    words: AlignedVec<u32>,
+    rows: usize,
+}
+
+impl RowBuffer {
+    /// Packs `rows` rows of `a`, which is `depth` deep, for products of `precision`.
+    pub fn pack(a: &Matrix, (rows, depth): (usize, usize), precision: Precision) -> Self {
+        let format = precision.format();
+        let steps = depth.div_ceil(format.k_per_word());
+        let window = PackWindow { outer: 0, count: rows, k: 0, steps, depth };
+        let blocks: Vec<PackWindow> = window.blocks(format).collect();
+        let mut words = AlignedVec::scratch(blocks.len() * rows * KC_WORDS);
+        words
+            .par_chunks_exact_mut((rows * KC_WORDS).max(1))
+            .zip(blocks)
+            .for_each_on_team(|(words, block)| pack_a(words, a, block, precision));
+        RowBuffer { words, rows }
+    }
+
+    /// The operand that was packed.
+    pub fn operand(&self) -> Matrix<'_> {
+        let rows = PackedRows { words: &self.words, rows: self.rows };
+        // Of an operand that has packed rows nothing else is read.
+        Matrix { rows: Some(rows), ..Matrix::k_major(Elements::F32(&[]), 0) }
+    }
+}
