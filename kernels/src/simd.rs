@@ -224,6 +224,11 @@ pub fn sum2<A: Copy, B: Copy>(a: &[A], b: &[B], f: impl Fn(A, B) -> f32) -> f32 
 /// Returns Σ f(a_i, b_i, c_i), as [`sum`]; the slices are of one length.
 #[inline(always)]
 pub fn sum3<A: Copy, B: Copy, C: Copy>(a: &[A], b: &[B], c: &[C], f: impl Fn(A, B, C) -> f32) -> f32 {
+    sum3_lanes(a, b, c, f).join_from_memory(|a, b| a + b)
+}
+
+#[inline(always)]
+fn sum3_lanes<A: Copy, B: Copy, C: Copy>(a: &[A], b: &[B], c: &[C], f: impl Fn(A, B, C) -> f32) -> Lanes {
     debug_assert!(a.len() == b.len() && b.len() == c.len());
     // Blocks of a constant length have no bounds checks, which indices into slices keep.
     let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
@@ -234,18 +239,44 @@ pub fn sum3<A: Copy, B: Copy, C: Copy>(a: &[A], b: &[B], c: &[C], f: impl Fn(A, 
     }
     let rest = a_rest.iter().zip(b_rest).zip(c_rest);
     lanes.iter_mut().zip(rest).for_each(|(lane, ((&a, &b), &c))| *lane += f(a, b, c));
-    join_lanes(&lanes, |a, b| a + b)
+    Lanes(lanes)
 }
 
-/// Joins the lanes by halves.
-#[inline(always)]
-fn join_lanes(lanes: &[f32; LANES], join: impl Fn(f32, f32) -> f32) -> f32 {
-    // Unless they come from memory, the compiler cuts the lanes into the pairs that the last joins take, and the loop before
-    // them, which has most of the work, into eight narrow ones.
-    let x = std::hint::black_box(lanes);
-    let x: [f32; 8] = std::array::from_fn(|l| join(x[l], x[l + 8]));
-    let x: [f32; 4] = std::array::from_fn(|l| join(x[l], x[l + 4]));
-    join(join(x[0], x[2]), join(x[1], x[3]))
+/// Partial results of a reduction, by index modulo [`LANES`], on a cache line.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+pub struct Lanes([f32; LANES]);
+
+impl Lanes {
+    pub const ZERO: Lanes = Lanes([0.0; LANES]);
+
+    /// Joins the lanes by halves.
+    #[inline(always)]
+    fn join(&self, join: impl Fn(f32, f32) -> f32) -> f32 {
+        let x = &self.0;
+        let x: [f32; 8] = std::array::from_fn(|l| join(x[l], x[l + 8]));
+        let x: [f32; 4] = std::array::from_fn(|l| join(x[l], x[l + 4]));
+        join(join(x[0], x[2]), join(x[1], x[3]))
+    }
+
+    /// Joins the lanes in memory: where they come from registers, the compiler cuts them into the pairs that the last joins
+    /// take, and the loop before them, which has most of the work, into eight narrow ones.
+    #[inline(always)]
+    fn join_from_memory(&self, join: impl Fn(f32, f32) -> f32) -> f32 {
+        std::hint::black_box(self).join(join)
+    }
+
+    /// Returns the maximum of the numbers whose [`max_lanes`] these are.
+    #[inline(always)]
+    pub fn max(&self) -> f32 {
+        self.join(larger)
+    }
+
+    /// Returns the sum of the numbers whose [`sum_lanes`] these are.
+    #[inline(always)]
+    pub fn sum(&self) -> f32 {
+        self.join(|a, b| a + b)
+    }
 }
 
 /// Returns the larger number, the first if the second is NaN.
@@ -257,13 +288,26 @@ fn larger(a: f32, b: f32) -> f32 {
 /// Returns the maximum of `x`, ignoring NaN; −∞ when there is none.
 #[inline(always)]
 pub fn max(x: &[f32]) -> f32 {
+    max_lanes(x).join_from_memory(larger)
+}
+
+/// Returns the partial maxima of `x`. Lanes of many rows are joined faster after all rows than one after the other: a join
+/// that follows its row's last store waits for it.
+#[inline(always)]
+pub fn max_lanes(x: &[f32]) -> Lanes {
     let (x, rest) = x.as_chunks::<LANES>();
     let mut lanes = [f32::NEG_INFINITY; LANES];
     for x in x {
         lanes = std::array::from_fn(|l| larger(lanes[l], x[l]));
     }
     lanes.iter_mut().zip(rest).for_each(|(lane, &x)| *lane = larger(*lane, x));
-    join_lanes(&lanes, larger)
+    Lanes(lanes)
+}
+
+/// Returns the partial sums of `x`, see [`max_lanes`].
+#[inline(always)]
+pub fn sum_lanes(x: &[f32]) -> Lanes {
+    sum3_lanes(x, x, x, |x, _, _| x)
 }
 
 #[cfg(test)]

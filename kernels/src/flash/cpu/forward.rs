@@ -10,7 +10,7 @@ use crate::flash::SPLIT;
 use crate::gemm::cpu::packed_rows::RowBuffer;
 use crate::gemm::cpu::panels::PanelBuffer;
 use crate::gemm::cpu::{Elements, Matrix, Precision, Start};
-use crate::simd::{LANES, Storage, exp, exp_each, max, sum, vectorize};
+use crate::simd::{LANES, Lanes, Storage, exp_each, max_lanes, sum_lanes, vectorize};
 use codelsi_engine::team::ForEachOnTeam;
 use codelsi_engine::{Result, Tensor};
 use rayon::prelude::*;
@@ -126,7 +126,8 @@ impl<T: Storage> GroupQueries<'_, T> {
                 product::<T>((scores, TILE, Start::Zero), (rows, n), q.operand(), keys, d);
                 state.update(scores, from, softmax_scale(self.heads));
                 let p = Matrix::k_major(Elements::of(scores), TILE);
-                product::<T>((&mut state.acc, stride, Start::C), (rows, d), p, values, n);
+                product::<T>((&mut state.acc, stride, state.start), (rows, d), p, values, n);
+                state.start = Start::C;
             }
         }
     }
@@ -142,14 +143,17 @@ struct OnlineSoftmax {
     row_sum: [f32; TILE],
     /// Running Σ exp(score − max) v: (rows, stride).
     acc: AlignedVec<f32>,
+    /// Zero until the first tile of keys has been added.
+    start: Start,
     /// D, padded.
     stride: usize,
 }
 
 impl OnlineSoftmax {
     fn new(rows: RowTile, head: usize, stride: usize) -> Self {
-        let acc = AlignedVec::zeros(rows.rows * stride);
-        OnlineSoftmax { rows, head, row_max: [f32::NEG_INFINITY; TILE], row_sum: [0.0; TILE], acc, stride }
+        let (row_max, row_sum) = ([f32::NEG_INFINITY; TILE], [0.0; TILE]);
+        let acc = AlignedVec::scratch(rows.rows * stride);
+        OnlineSoftmax { rows, head, row_max, row_sum, acc, start: Start::Zero, stride }
     }
 
     /// Returns a state of the same rows that has seen no key.
@@ -159,16 +163,23 @@ impl OnlineSoftmax {
 
     /// Adds the keys of a later state of the same rows, of which each row has seen at least one.
     fn join(&mut self, later: &OnlineSoftmax) {
+        let (mut older, mut newer) = ([0.0f32; TILE], [0.0f32; TILE]);
         vectorize(
             #[inline(always)]
             || {
-                let acc = self.acc.chunks_exact_mut(self.stride).zip(later.acc.chunks_exact(self.stride));
-                for (r, (acc, later_acc)) in acc.enumerate() {
+                for r in 0..TILE {
                     let max = self.row_max[r].max(later.row_max[r]);
-                    let (older, newer) = (exp(self.row_max[r] - max), exp(later.row_max[r] - max));
+                    (older[r], newer[r]) = (self.row_max[r] - max, later.row_max[r] - max);
                     self.row_max[r] = max;
-                    self.row_sum[r] = self.row_sum[r] * older + later.row_sum[r] * newer;
-                    acc.iter_mut().zip(later_acc).for_each(|(x, y)| *x = *x * older + y * newer);
+                }
+                exp_each(&mut older, |x| x);
+                exp_each(&mut newer, |x| x);
+                for r in 0..TILE {
+                    self.row_sum[r] = self.row_sum[r] * older[r] + later.row_sum[r] * newer[r];
+                }
+                let acc = self.acc.chunks_exact_mut(self.stride).zip(later.acc.chunks_exact(self.stride));
+                for (r, (acc, later)) in acc.enumerate() {
+                    acc.iter_mut().zip(later).for_each(|(x, y)| *x = *x * older[r] + y * newer[r]);
                 }
             },
         );
@@ -200,7 +211,7 @@ impl OnlineSoftmax {
     /// over all rows: a row alone would wait for itself in every one.
     fn update(&mut self, scores: &mut [f32], from: usize, scale: f32) {
         let position = self.rows.position;
-        let (mut tile_max, mut tile_sum, mut corrections) = ([0.0f32; TILE], [0.0f32; TILE], [0.0f32; TILE]);
+        let (mut lanes, mut corrections) = ([Lanes::ZERO; TILE], [0.0f32; TILE]);
         // Causal mask: only columns up to the row's own position count, and rows before the tile's first key see none.
         let rows = from.saturating_sub(position).min(scores.len() / TILE)..scores.len() / TILE;
         let (unseen, scores) = scores.split_at_mut(rows.start * TILE);
@@ -212,25 +223,26 @@ impl OnlineSoftmax {
             || {
                 for (r, s) in rows.clone().zip(&mut *scores) {
                     s[visible(r)..].fill(f32::NEG_INFINITY);
+                    lanes[r] = max_lanes(s);
+                }
+                let maxima = self.row_max[rows.clone()].iter_mut().zip(&lanes[rows.clone()]);
+                for ((max, lanes), correction) in maxima.zip(&mut corrections[rows.clone()]) {
                     // Rounding is monotonic: it is the maximum of the scaled scores.
-                    tile_max[r] = max(s) * scale;
-                }
-                let maxima = self.row_max[rows.clone()].iter_mut().zip(&tile_max[rows.clone()]);
-                for ((max, &tile_max), correction) in maxima.zip(&mut corrections[rows.clone()]) {
-                    let before = *max;
+                    let (before, tile_max) = (*max, lanes.max() * scale);
                     *max = if tile_max > before { tile_max } else { before };
-                    *correction = exp(before - *max);
+                    *correction = before - *max;
                 }
+                exp_each(&mut corrections, |x| x);
                 for (r, s) in rows.clone().zip(&mut *scores) {
                     let max = self.row_max[r];
                     exp_each(&mut s[..visible(r).next_multiple_of(LANES)], |s| s * scale - max);
                     s[visible(r)..].fill(0.0);
-                    tile_sum[r] = sum(s, |s| s);
+                    lanes[r] = sum_lanes(s);
                 }
                 for r in rows {
                     let correction = corrections[r];
-                    self.row_sum[r] = self.row_sum[r] * correction + tile_sum[r];
-                    if correction != 1.0 {
+                    self.row_sum[r] = self.row_sum[r] * correction + lanes[r].sum();
+                    if correction != 1.0 && self.start == Start::C {
                         self.acc[r * self.stride..][..self.stride].iter_mut().for_each(|a| *a *= correction);
                     }
                 }
