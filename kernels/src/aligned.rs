@@ -48,15 +48,14 @@ impl<T: Pod> AlignedVec<T> {
     }
 }
 
-/// Returns at least `count` lines: the fewest that the thread keeps, or new ones.
+/// Returns at least `count` lines: what was used last, so that it is in a cache, or new ones.
 fn take(count: usize) -> Vec<CacheLine> {
     if count == 0 {
         return Vec::new();
     }
     let kept = FREE.with_borrow_mut(|free| {
-        let sizes = free.iter().map(Vec::len).enumerate().filter(|&(_, len)| len >= count);
-        let fewest = sizes.min_by_key(|&(_, len)| len);
-        fewest.map(|(i, _)| free.swap_remove(i))
+        let fitting = free.iter().rposition(|lines| lines.len() >= count);
+        fitting.map(|i| free.remove(i))
     });
     kept.unwrap_or_else(|| bytemuck::zeroed_vec(count))
 }
@@ -72,8 +71,7 @@ impl<T> Drop for AlignedVec<T> {
             let mut free = free.borrow_mut();
             free.push(lines);
             if free.len() > KEPT {
-                let smallest = free.iter().map(Vec::len).enumerate().min_by_key(|&(_, len)| len);
-                smallest.map(|(i, _)| free.swap_remove(i));
+                free.remove(0);
             }
         });
     }

@@ -224,11 +224,16 @@ pub fn sum2<A: Copy, B: Copy>(a: &[A], b: &[B], f: impl Fn(A, B) -> f32) -> f32 
 /// Returns Σ f(a_i, b_i, c_i), as [`sum`]; the slices are of one length.
 #[inline(always)]
 pub fn sum3<A: Copy, B: Copy, C: Copy>(a: &[A], b: &[B], c: &[C], f: impl Fn(A, B, C) -> f32) -> f32 {
-    sum3_lanes(a, b, c, f).join_from_memory(|a, b| a + b)
+    partial_sums_of(a, b, c, f).join_from_memory(|a, b| a + b)
 }
 
 #[inline(always)]
-fn sum3_lanes<A: Copy, B: Copy, C: Copy>(a: &[A], b: &[B], c: &[C], f: impl Fn(A, B, C) -> f32) -> Lanes {
+fn partial_sums_of<A: Copy, B: Copy, C: Copy>(
+    a: &[A],
+    b: &[B],
+    c: &[C],
+    f: impl Fn(A, B, C) -> f32,
+) -> Partials {
     debug_assert!(a.len() == b.len() && b.len() == c.len());
     // Blocks of a constant length have no bounds checks, which indices into slices keep.
     let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
@@ -239,16 +244,16 @@ fn sum3_lanes<A: Copy, B: Copy, C: Copy>(a: &[A], b: &[B], c: &[C], f: impl Fn(A
     }
     let rest = a_rest.iter().zip(b_rest).zip(c_rest);
     lanes.iter_mut().zip(rest).for_each(|(lane, ((&a, &b), &c))| *lane += f(a, b, c));
-    Lanes(lanes)
+    Partials(lanes)
 }
 
 /// Partial results of a reduction, by index modulo [`LANES`], on a cache line.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
-pub struct Lanes([f32; LANES]);
+pub struct Partials([f32; LANES]);
 
-impl Lanes {
-    pub const ZERO: Lanes = Lanes([0.0; LANES]);
+impl Partials {
+    pub const ZERO: Partials = Partials([0.0; LANES]);
 
     /// Joins the lanes by halves.
     #[inline(always)]
@@ -266,13 +271,13 @@ impl Lanes {
         std::hint::black_box(self).join(join)
     }
 
-    /// Returns the maximum of the numbers whose [`max_lanes`] these are.
+    /// Returns the maximum of the numbers whose [`partial_maxima`] these are.
     #[inline(always)]
     pub fn max(&self) -> f32 {
         self.join(larger)
     }
 
-    /// Returns the sum of the numbers whose [`sum_lanes`] these are.
+    /// Returns the sum of the numbers whose [`partial_sums`] these are.
     #[inline(always)]
     pub fn sum(&self) -> f32 {
         self.join(|a, b| a + b)
@@ -288,26 +293,26 @@ fn larger(a: f32, b: f32) -> f32 {
 /// Returns the maximum of `x`, ignoring NaN; −∞ when there is none.
 #[inline(always)]
 pub fn max(x: &[f32]) -> f32 {
-    max_lanes(x).join_from_memory(larger)
+    partial_maxima(x).join_from_memory(larger)
 }
 
 /// Returns the partial maxima of `x`. Lanes of many rows are joined faster after all rows than one after the other: a join
 /// that follows its row's last store waits for it.
 #[inline(always)]
-pub fn max_lanes(x: &[f32]) -> Lanes {
+pub fn partial_maxima(x: &[f32]) -> Partials {
     let (x, rest) = x.as_chunks::<LANES>();
     let mut lanes = [f32::NEG_INFINITY; LANES];
     for x in x {
         lanes = std::array::from_fn(|l| larger(lanes[l], x[l]));
     }
     lanes.iter_mut().zip(rest).for_each(|(lane, &x)| *lane = larger(*lane, x));
-    Lanes(lanes)
+    Partials(lanes)
 }
 
-/// Returns the partial sums of `x`, see [`max_lanes`].
+/// Returns the partial sums of `x`, see [`partial_maxima`].
 #[inline(always)]
-pub fn sum_lanes(x: &[f32]) -> Lanes {
-    sum3_lanes(x, x, x, |x, _, _| x)
+pub fn partial_sums(x: &[f32]) -> Partials {
+    partial_sums_of(x, x, x, |x, _, _| x)
 }
 
 #[cfg(test)]

@@ -90,6 +90,7 @@ const UNSAFE: &[&str] = &[
     "kernels/src/disjoint.rs",
     "kernels/src/flash/cpu/",
     "kernels/src/gemm/cpu/",
+    "kernels/src/lora/cpu/",
     "kernels/src/roof/",
     "kernels/src/simd.rs",
     "model/src/checkpoint/tensor_file.rs",

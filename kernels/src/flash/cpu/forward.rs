@@ -10,7 +10,7 @@ use crate::flash::SPLIT;
 use crate::gemm::cpu::packed_rows::RowBuffer;
 use crate::gemm::cpu::panels::PanelBuffer;
 use crate::gemm::cpu::{Elements, Matrix, Precision, Start};
-use crate::simd::{LANES, Lanes, Storage, exp_each, max_lanes, sum_lanes, vectorize};
+use crate::simd::{LANES, Partials, Storage, exp_each, partial_maxima, partial_sums, vectorize};
 use codelsi_engine::team::ForEachOnTeam;
 use codelsi_engine::{Result, Tensor};
 use rayon::prelude::*;
@@ -211,7 +211,7 @@ impl OnlineSoftmax {
     /// over all rows: a row alone would wait for itself in every one.
     fn update(&mut self, scores: &mut [f32], from: usize, scale: f32) {
         let position = self.rows.position;
-        let (mut lanes, mut corrections) = ([Lanes::ZERO; TILE], [0.0f32; TILE]);
+        let (mut partials, mut corrections) = ([Partials::ZERO; TILE], [0.0f32; TILE]);
         // Causal mask: only columns up to the row's own position count, and rows before the tile's first key see none.
         let rows = from.saturating_sub(position).min(scores.len() / TILE)..scores.len() / TILE;
         let (unseen, scores) = scores.split_at_mut(rows.start * TILE);
@@ -223,12 +223,12 @@ impl OnlineSoftmax {
             || {
                 for (r, s) in rows.clone().zip(&mut *scores) {
                     s[visible(r)..].fill(f32::NEG_INFINITY);
-                    lanes[r] = max_lanes(s);
+                    partials[r] = partial_maxima(s);
                 }
-                let maxima = self.row_max[rows.clone()].iter_mut().zip(&lanes[rows.clone()]);
-                for ((max, lanes), correction) in maxima.zip(&mut corrections[rows.clone()]) {
+                let maxima = self.row_max[rows.clone()].iter_mut().zip(&partials[rows.clone()]);
+                for ((max, partials), correction) in maxima.zip(&mut corrections[rows.clone()]) {
                     // Rounding is monotonic: it is the maximum of the scaled scores.
-                    let (before, tile_max) = (*max, lanes.max() * scale);
+                    let (before, tile_max) = (*max, partials.max() * scale);
                     *max = if tile_max > before { tile_max } else { before };
                     *correction = before - *max;
                 }
@@ -237,11 +237,11 @@ impl OnlineSoftmax {
                     let max = self.row_max[r];
                     exp_each(&mut s[..visible(r).next_multiple_of(LANES)], |s| s * scale - max);
                     s[visible(r)..].fill(0.0);
-                    lanes[r] = sum_lanes(s);
+                    partials[r] = partial_sums(s);
                 }
                 for r in rows {
                     let correction = corrections[r];
-                    self.row_sum[r] = self.row_sum[r] * correction + lanes[r].sum();
+                    self.row_sum[r] = self.row_sum[r] * correction + partials[r].sum();
                     if correction != 1.0 && self.start == Start::C {
                         self.acc[r * self.stride..][..self.stride].iter_mut().for_each(|a| *a *= correction);
                     }
