@@ -18,7 +18,7 @@ typedef Product<NT, SHAPE, bf16, ALIGNED> Rows;
 struct RoundedFeeds {
     static constexpr int COPIERS = Rows::COPIERS, STEP = COPIERS / Rows::B::CHUNKS; // lines that are stored at a time
     static constexpr int LINES = (Rows::BN + STEP - 1) / STEP;                      // of a thread
-    typename Rows::A::template Feed<COPIERS, ALIGNED> x;
+    Rows::A::Feed<COPIERS, ALIGNED> x;
     const float *from[LINES]; // this thread's chunk of A in the tile in `next`, null where there is no line
     float next[LINES][2][4];
     int left, tiles, copied = 0; // channels from that chunk on
