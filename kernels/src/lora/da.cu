@@ -82,7 +82,7 @@ struct Gradients {
     }
 };
 
-extern "C" __global__ void __launch_bounds__(Channels::THREADS)
+extern "C" __global__ void __launch_bounds__(Channels::THREADS, 1)
     lora_da(float *parts,                                   // (runs of rows, pitch, C), or null: there is one run
             float *da0, float *da1, float *da2, float *da3, // (R, C) of one run, null beyond the last linear
             const bf16 *ds,                                 // (T, pitch)

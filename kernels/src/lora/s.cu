@@ -16,58 +16,54 @@ typedef Product<NT, SHAPE, bf16, ALIGNED> Rows;
 // Copies x, and the A of each group of a block, of one adapter. A is loaded a tile ahead into registers, rounded and stored,
 // so that each element is rounded once in a block.
 struct RoundedFeeds {
-    static constexpr int COPIERS = Rows::COPIERS, STEP = COPIERS / Rows::B::CHUNKS; // lines that are stored at a time
-    static constexpr int LINES = (Rows::BN + STEP - 1) / STEP;                      // of a thread
+    static constexpr int COPIERS = Rows::COPIERS, PACKS = Rows::BK / 4; // packs of four in a line
+    static constexpr int STEP = COPIERS / PACKS;                        // lines that are stored at a time
+    static constexpr int LINES = (Rows::BN + STEP - 1) / STEP;          // of a thread
     Rows::A::Feed<COPIERS, ALIGNED> x;
-    const float *from[LINES]; // this thread's chunk of A in the tile in `next`, null where there is no line
-    float next[LINES][2][4];
-    int left, tiles, copied = 0; // channels from that chunk on
+    const float *from[LINES]; // this thread's pack of A of the tile in `next`, null where there is no line
+    float next[LINES][4];
+    int left, tiles, copied = 0; // channels from that pack on
 
     // Channels from `k` to `end`.
     __device__ RoundedFeeds(const Rows &block, const bf16 *activations, const Factors &f, int adapter, int T, int C, int k,
                             int end)
         : x({activations, C, T, end}, block.m, k), tiles((end - k + Rows::BK - 1) / Rows::BK) {
-        int at = k + threadIdx.x % Rows::B::CHUNKS * WIDE<bf16>;
+        int at = k + threadIdx.x % PACKS * 4;
         left = end - at;
 #pragma unroll
         for (int i = 0; i < LINES; i++) {
-            int line = i * STEP + threadIdx.x / Rows::B::CHUNKS;
-            from[i] = line < Rows::BN ? line_of_a(f, block.n + line, adapter, C) : nullptr;
+            from[i] = has(i) ? line_of_a(f, block.n + line(i), adapter, C) : nullptr;
             if (from[i]) from[i] += at;
         }
         if (threadIdx.x < COPIERS) load_next();
     }
 
+    __device__ static int line(int i) { return i * STEP + threadIdx.x / PACKS; }
+    __device__ static bool has(int i) { return Rows::BN % STEP == 0 || line(i) < Rows::BN; }
+
     __device__ void load_next() {
 #pragma unroll
-        for (int i = 0; i < LINES; i++)
+        for (int i = 0; i < LINES; i++) {
 #pragma unroll
-            for (int half = 0; half < 2; half++) {
-                float(&to)[4] = next[i][half];
+            for (int e = 0; e < 4; e++) next[i][e] = 0.0f;
+            if (ALIGNED) {
+                if (from[i] && left > 0) load(next[i], from[i]);
+            } else {
 #pragma unroll
-                for (int e = 0; e < 4; e++) to[e] = 0.0f;
-                if (ALIGNED) {
-                    if (from[i] && left > 0) load(to, from[i] + 4 * half);
-                } else {
-#pragma unroll
-                    for (int e = 0; e < 4; e++)
-                        if (from[i] && 4 * half + e < left) to[e] = from[i][4 * half + e];
-                }
+                for (int e = 0; e < 4; e++)
+                    if (from[i] && e < left) next[i][e] = from[i][e];
             }
+        }
     }
 
     __device__ void copy(u32 stage) {
         if (copied < tiles && threadIdx.x < COPIERS) {
             x.copy(stage);
-            int chunk = threadIdx.x % Rows::B::CHUNKS;
+            int pack = threadIdx.x % PACKS;
 #pragma unroll
             for (int i = 0; i < LINES; i++) {
-                int line = i * STEP + threadIdx.x / Rows::B::CHUNKS;
-                if (Rows::BN % STEP != 0 && line >= Rows::BN) break;
-                u32 words[4];
-#pragma unroll
-                for (int w = 0; w < 4; w++) words[w] = pair(next[i][w / 2][w % 2 * 2], next[i][w / 2][w % 2 * 2 + 1]);
-                store_shared(stage + Rows::A::BYTES + Rows::B::at(line, chunk), words);
+                u32 to = stage + Rows::A::BYTES + Rows::B::at(line(i), pack / 2) + pack % 2 * 8;
+                if (has(i)) store_shared(to, pair(next[i][0], next[i][1]), pair(next[i][2], next[i][3]));
                 if (from[i]) from[i] += Rows::BK;
             }
             left -= Rows::BK;
