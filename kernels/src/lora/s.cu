@@ -20,20 +20,20 @@ struct RoundedFeeds {
     static constexpr int STEP = COPIERS / PACKS;                        // lines that are stored at a time
     static constexpr int LINES = (Rows::BN + STEP - 1) / STEP;          // of a thread
     Rows::A::Feed<COPIERS, ALIGNED> x;
-    const float *from[LINES]; // this thread's pack of A of the tile in `next`, null where there is no line
-    float next[LINES][4];
-    int left, tiles, copied = 0; // channels from that pack on
+    const float *from[LINES]; // lines of A of this thread's packs
+    int ends[LINES];          // their channels of the slice, 0 where there is no line
+    float next[LINES][4];     // packs of the tile that is stored next
+    int at, tiles, copied = 0; // first channel of these
 
     // Channels from `k` to `end`.
     __device__ RoundedFeeds(const Rows &block, const bf16 *activations, const Factors &f, int adapter, int T, int C, int k,
                             int end)
-        : x({activations, C, T, end}, block.m, k), tiles((end - k + Rows::BK - 1) / Rows::BK) {
-        int at = k + threadIdx.x % PACKS * 4;
-        left = end - at;
+        : x({activations, C, T, end}, block.m, k), at(k + threadIdx.x % PACKS * 4),
+          tiles((end - k + Rows::BK - 1) / Rows::BK) {
 #pragma unroll
         for (int i = 0; i < LINES; i++) {
             from[i] = has(i) ? line_of_a(f, block.n + line(i), adapter, C) : nullptr;
-            if (from[i]) from[i] += at;
+            ends[i] = from[i] ? end : 0;
         }
         if (threadIdx.x < COPIERS) load_next();
     }
@@ -47,11 +47,11 @@ struct RoundedFeeds {
 #pragma unroll
             for (int e = 0; e < 4; e++) next[i][e] = 0.0f;
             if (ALIGNED) {
-                if (from[i] && left > 0) load(next[i], from[i]);
+                if (at < ends[i]) load(next[i], from[i] + at);
             } else {
 #pragma unroll
                 for (int e = 0; e < 4; e++)
-                    if (from[i] && e < left) next[i][e] = from[i][e];
+                    if (at + e < ends[i]) next[i][e] = from[i][at + e];
             }
         }
     }
@@ -64,9 +64,8 @@ struct RoundedFeeds {
             for (int i = 0; i < LINES; i++) {
                 u32 to = stage + Rows::A::BYTES + Rows::B::at(line(i), pack / 2) + pack % 2 * 8;
                 if (has(i)) store_shared(to, pair(next[i][0], next[i][1]), pair(next[i][2], next[i][3]));
-                if (from[i]) from[i] += Rows::BK;
             }
-            left -= Rows::BK;
+            at += Rows::BK;
             load_next();
         }
         copied++;
