@@ -48,6 +48,7 @@ struct MaskedFeeds {
 // Drops channels of x, which is the right operand: a warp's 32 columns are one word of each row's pack, and pairs along K
 // are two rows.
 struct DropRight {
+    static constexpr bool EDITS = true;
     u32 shared; // address of the packs
 
     template <int MT, int COLUMNS>

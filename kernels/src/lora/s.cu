@@ -24,12 +24,16 @@ struct RoundedFeeds {
     int ends[LINES];          // their channels of the slice, 0 where there is no line
     float next[LINES][4];     // packs of the tile that is stored next
     int at, tiles, copied = 0; // first channel of these
+    u32 first;                 // this thread's first pack in a stage, not computed again for each tile
 
     // Channels from `k` to `end`.
     __device__ RoundedFeeds(const Rows &block, const bf16 *activations, const Factors &f, int adapter, int T, int C, int k,
                             int end)
         : x({activations, C, T, end}, block.m, k), at(k + threadIdx.x % PACKS * 4),
           tiles((end - k + Rows::BK - 1) / Rows::BK) {
+        static_assert(STEP % 8 == 0, "a thread's lines are swizzled alike");
+        int pack = threadIdx.x % PACKS;
+        first = opaque(Rows::A::BYTES + Rows::B::at(line(0), pack / 2) + pack % 2 * 8);
 #pragma unroll
         for (int i = 0; i < LINES; i++) {
             from[i] = has(i) ? line_of_a(f, block.n + line(i), adapter, C) : nullptr;
@@ -59,10 +63,9 @@ struct RoundedFeeds {
     __device__ void copy(u32 stage) {
         if (copied < tiles && threadIdx.x < COPIERS) {
             x.copy(stage);
-            int pack = threadIdx.x % PACKS;
 #pragma unroll
             for (int i = 0; i < LINES; i++) {
-                u32 to = stage + Rows::A::BYTES + Rows::B::at(line(i), pack / 2) + pack % 2 * 8;
+                u32 to = stage + first + i * STEP * Rows::B::PITCH;
                 if (has(i)) store_shared(to, pair(next[i][0], next[i][1]), pair(next[i][2], next[i][3]));
             }
             at += Rows::BK;
@@ -76,6 +79,7 @@ struct RoundedFeeds {
 // The dropout mask of a block's rows: makes the words of two tiles of x while the one before them is multiplied, and zeroes
 // the dropped channels of x, the left operand, where pairs along K are channels 2i and 2i + 1 of a word.
 struct MaskedRows {
+    static constexpr bool EDITS = true;
     static constexpr int WORDS = Rows::BK / 32;
     static constexpr int BYTES = Rows::BM * WORDS * 4 + 64; // of a tile: those of two neighbours lie in different banks
     static_assert(Rows::THREADS == 2 * Rows::BM && Rows::MT == 1 && WORDS == 2, "a thread makes the two words of a row");
@@ -83,13 +87,14 @@ struct MaskedRows {
     ChannelWords random; // of this thread's row
     u32 threshold, channel; // the block's first channel, in the unsharded input
     u32 shared; // address of the words of four tiles: two are read, and two are made
+    u32 rows, left; // address of those of this thread's rows of a fragment, and the shift of its bits to the signs of bytes
     u32 of_tokens; // address of the words that blocks of eight channels have of any token
     u32 *mask;  // (words left): this thread's row from the block's first word on
     int words, tiles;
     bool whole, packs; // words are whole blocks of channels; rows of the mask are multiples of 8 bytes
     u32 shifted[2][2]; // the words of a fragment's rows, this thread's even and odd channels as signs of bytes
 
-    __device__ u32 place(int tile) const { return shared + tile % MASK_TILES * BYTES; }
+    __device__ static u32 place(int tile) { return tile % MASK_TILES * BYTES; }
 
     // Makes what all rows share.
     __device__ void prepare() const {
@@ -114,7 +119,7 @@ struct MaskedRows {
         } else {
             mask_words(bits, random, threshold, channel + Rows::BK * tile);
         }
-        store_shared(place(tile) + threadIdx.x / 2 * WORDS * 4, bits[0], bits[1]);
+        store_shared(shared + place(tile) + threadIdx.x / 2 * WORDS * 4, bits[0], bits[1]);
         keep(tile * WORDS, bits);
     }
 
@@ -140,8 +145,7 @@ struct MaskedRows {
 
     // Loads a word of each row, which two steps use: a byte of it is eight channels of a fragment.
     __device__ void shift(int tile, int word) {
-        u32 from = place(tile) + ((Rows::warp_m() + lane() / 4) * WORDS + word) * 4;
-        int left = 7 - lane() % 4;
+        u32 from = rows + place(tile) + word * 4;
 #pragma unroll
         for (int half = 0; half < 2; half++) {
             u32 bits = __float_as_uint(load_shared(from + 8 * half * WORDS * 4));
@@ -177,6 +181,8 @@ extern "C" __global__ void __launch_bounds__(Rows::THREADS)
         bool stores = row < T && column == 0;
         MaskedRows masked = {ChannelWords(seed, step, site, row < T ? tokens[row] : 0), threshold, u32(first + k)};
         masked.shared = block.shared + Rows::STAGES * Rows::STAGE;
+        masked.rows = opaque(masked.shared + (Rows::warp_m() + lane() / 4) * MaskedRows::WORDS * 4);
+        masked.left = opaque(7 - lane() % 4);
         masked.of_tokens = masked.shared + MASK_TILES * MaskedRows::BYTES;
         masked.mask = mask + i64(row) * words + k / 32;
         masked.words = stores ? words - k / 32 : 0;
