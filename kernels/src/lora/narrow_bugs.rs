@@ -149,7 +149,7 @@ pub const BUGS: &[Bug] = &[
     Bug::new(
         "s.cu",
         "every tile has the first one's blocks of channels",
-        ["(tile * (Rows::BK / 8) + b)", "b"],
+        ["place(tile, b)", "place(0, b)"],
         WHOLE,
     ),
     Bug::new(

@@ -80,7 +80,7 @@ struct RoundedFeeds {
 // the dropped channels of x, the left operand, where pairs along K are channels 2i and 2i + 1 of a word.
 struct MaskedRows {
     static constexpr bool EDITS = true;
-    static constexpr int WORDS = Rows::BK / 32;
+    static constexpr int WORDS = Rows::BK / 32, BLOCKS = Rows::BK / 8;
     static constexpr int BYTES = Rows::BM * WORDS * 4 + 64; // of a tile: those of two neighbours lie in different banks
     static_assert(Rows::THREADS == 2 * Rows::BM && Rows::MT == 1 && WORDS == 2, "a thread makes the two words of a row");
 
@@ -96,12 +96,14 @@ struct MaskedRows {
 
     __device__ static u32 place(int tile) { return tile % MASK_TILES * BYTES; }
 
+    // Offset of what a block of eight channels has of any token; two tiles' lie in different banks.
+    __device__ static u32 place(int tile, int block) { return tile * (BLOCKS * 16 + 16) + block * 16; }
+
     // Makes what all rows share.
     __device__ void prepare() const {
-        constexpr int BLOCKS = Rows::BK / 8;
         if (!whole) return;
         for (int i = threadIdx.x; i < tiles * BLOCKS; i += Rows::THREADS)
-            store_shared(of_tokens + 16 * i, random.of_tokens(channel / 8 + i).at);
+            store_shared(of_tokens + place(i / BLOCKS, i % BLOCKS), random.of_tokens(channel / 8 + i).at);
         __syncthreads();
     }
 
@@ -113,7 +115,7 @@ struct MaskedRows {
         if (whole) {
             compare_blocks(bits, threshold, [&](int b) {
                 Words block;
-                load_shared(block.at, of_tokens + 16 * (tile * (Rows::BK / 8) + b));
+                load_shared(block.at, of_tokens + place(tile, b));
                 return random.of(block);
             });
         } else {

@@ -168,11 +168,10 @@ fn s_tile(rows: usize, slices: usize, groups: usize, aligned: bool, multiprocess
     tiles.min_by_key(time).expect("there are shapes")
 }
 
-/// Bytes of shared memory of `lora_s`: the stages, words of the mask (in its kernel), and what blocks of eight channels
-/// have of any token.
+/// Bytes of shared memory of `lora_s`: the stages, words of the mask, and what blocks of eight channels have of any token.
 fn s_shared(tile: &Tile) -> usize {
-    let mask_tile = tile.rows * SHAPES[tile.shape][2] / 8 + 64;
-    tile.shared + MASK_TILES * mask_tile + 16 * SLICE / 8
+    let depth = SHAPES[tile.shape][2];
+    tile.shared + MASK_TILES * (tile.rows * depth / 8 + 64) + SLICE / depth * (2 * depth + 16)
 }
 
 /// A tile with three groups has room for four: lines of 48 columns do not divide into the threads of a block.
