@@ -86,7 +86,7 @@ impl OperandLayout {
 
 /// Tile shapes of the products on tensor cores, SHAPE in their variants: rows and columns of y, steps of K, stages of
 /// the pipeline, warps along rows and along columns.
-pub(crate) const SHAPES: [[usize; 6]; 26] = [
+pub(crate) const SHAPES: [[usize; 6]; 25] = [
     [16, 32, 128, 6, 1, 4],  // up to 16 rows: as many blocks as possible stream the weight
     [64, 32, 128, 4, 2, 2],  // up to 64 rows
     [64, 64, 64, 4, 2, 2],   // up to 64 rows; products of few tiles; unaligned or f32 operands
@@ -112,7 +112,6 @@ pub(crate) const SHAPES: [[usize; 6]; 26] = [
     [160, 48, 64, 2, 10, 1],
     [160, 64, 64, 2, 10, 1],
     [32, 48, 128, 4, 1, 3], // up to 32 rows, two blocks
-    [32, 128, 64, 4, 1, 4], // up to 32 rows of wide weights, likewise
 ];
 
 /// [`SHAPES`] as `mainloop.cuh` reads it.
@@ -141,7 +140,7 @@ pub(crate) const fn tile(shape: usize, resident: usize, rate: f64) -> Tile {
 }
 
 /// The tiles to choose from.
-pub(crate) const TILES: [Tile; 11] = [
+pub(crate) const TILES: [Tile; 10] = [
     tile(0, 2, 0.15),
     tile(1, 1, 0.3),
     tile(2, 2, 0.6),
@@ -152,7 +151,6 @@ pub(crate) const TILES: [Tile; 11] = [
     tile(14, 1, 0.6),
     tile(15, 1, 0.97),
     tile(24, 2, 0.3),
-    tile(25, 2, 0.3),
 ];
 
 /// Tiles of `ffma.cu`: rows and columns of y, of the block and of a thread.
@@ -274,7 +272,7 @@ pub(crate) fn choose(form: OperandLayout, m: usize, widths: &[usize], multiproce
     };
     match m {
         ..=16 if nt => least(&stream, &|t| t.rows == 16),
-        ..=32 if nt => least(&stream, &|t| t.rows == 32),
+        ..=32 if nt => least(&stream, &|t| t.rows == 32 || (t.rows, t.columns) == (64, 128)),
         ..=64 if nt => least(&stream, &|t| t.rows == 64),
         _ => least(&multiply, &|t| t.shape == SLICED || t.rows == 128 && (nt || t.columns != 192)),
     }

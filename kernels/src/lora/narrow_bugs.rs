@@ -158,7 +158,12 @@ pub const BUGS: &[Bug] = &[
         ["tile % MASK_TILES", "tile % 2"],
         WHOLE,
     ),
-    Bug::new("s.cu", "A is loaded beyond its last channel", ["if (at < ends[i]) load", "if (ends[i]) load"], WHOLE),
+    Bug::new(
+        "s.cu",
+        "A is loaded beyond its last channel",
+        ["if (at < ends[i]) load", "if (ends[i]) load"],
+        WHOLE,
+    ),
     Bug::new("s.cu", "every tile has the first one's A", ["            at += Rows::BK;\n", ""], WHOLE),
     Bug::new("s.cu", "the words of odd tiles alone", ["tile += threadIdx.x % 2;", "tile += 1;"], WHOLE),
     Bug::new(
