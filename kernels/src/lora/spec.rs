@@ -137,6 +137,7 @@ fn cases(dtype: DType) -> Vec<Case> {
             cases.push(loose(c, 20, &[9, 8, 7]));
         }
         cases.push(Case { compare: Compare::Loose, ..case(dtype, 256, 520, 4, &[9], 0.1) });
+        cases.push(loose(72, 4, &[9, 8, 7, 6]));
     }
     // Runs of rows that are not cut at 512: many strips of dy.
     if dtype == DType::BF16 {
