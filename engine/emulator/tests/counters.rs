@@ -11,8 +11,8 @@ fn instructions_by_kind() {
     // Two adds and a comparison; eight lanes skip one add.
     assert_eq!((counters.integer.warps, counters.integer.threads), (2, 56));
     assert_eq!((counters.float.threads, counters.special.threads, counters.barrier.threads), (32, 32, 32));
-    // The branch and the exit.
-    assert_eq!((counters.branch.warps, counters.branch.threads), (2, 8 + 32));
+    // The branch, by lanes that take it and lanes that do not, and the exit.
+    assert_eq!((counters.branch.warps, counters.branch.threads), (2, 32 + 32));
     // Three parameters.
     assert_eq!((counters.memory.warps, counters.constant_loads.requests), (3, 3));
     let kinds = [

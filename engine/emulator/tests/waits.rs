@@ -44,6 +44,25 @@ fn rounds_that_found_nothing_are_not_counted() {
     assert_eq!(early.warp_instructions % 100, 0);
 }
 
+/// A compiler looks once before the loop, which is then left another way than by the first look.
+#[test]
+fn a_wait_is_counted_alike_whether_the_first_look_or_a_later_one_ends_it() {
+    let mut kernel = turns();
+    let (head, rest) = kernel.body.split_once("W:").unwrap();
+    let (_, rest) = rest.split_once("D:").unwrap();
+    let look = "ld.acquire.gpu.global.u32 %r3, [%rd1];";
+    kernel.body = format!(
+        "{head} {look} setp.ge.u32 %p1, %r3, %r2; @%p1 bra D;\n\
+         W: nanosleep.u32 64; {look} setp.lt.u32 %p2, %r3, %r2; @%p2 bra W;\nD: {rest}"
+    );
+    let mut counters = |schedule| {
+        kernel.schedule = schedule;
+        kernel.launch().unwrap().0
+    };
+    // Most blocks wait if the last one begins last, none if it begins first.
+    assert_eq!(counters(Schedule::Early), counters(Schedule::Late));
+}
+
 #[test]
 fn a_turn_that_never_comes_is_a_deadlock() {
     let mut kernel = turns();

@@ -61,7 +61,7 @@ pub const BUGS: &[Bug] = &[
     Bug::new(
         "keep.cuh",
         "ten rounds, as sampling has",
-        ["philox_rounds<2, 7>", "philox_rounds<2, 10>"],
+        ["philox_rounds<3, 7>", "philox_rounds<3, 10>"],
         (F32, "T=9 C=8 from 6 p=0.5"),
     ),
     Bug::new(
@@ -80,6 +80,18 @@ pub const BUGS: &[Bug] = &[
         "keep.cuh",
         "the second round leaves out the second key",
         ["a_high ^ (k1 + PHILOX_KEY1)", "a_high"],
+        (F32, "T=5 C=64 from 8 p=0.1"),
+    ),
+    Bug::new(
+        "keep.cuh",
+        "the third round has the second one's key",
+        ["u32(seed) + 2 * PHILOX_KEY0", "u32(seed) + PHILOX_KEY0"],
+        (F32, "T=5 C=64 from 8 p=0.1"),
+    ),
+    Bug::new(
+        "keep.cuh",
+        "the third round takes the token's word twice",
+        ["xor3(shared.at[2], fourth, k1)", "xor3(third, fourth, k1)"],
         (F32, "T=5 C=64 from 8 p=0.1"),
     ),
     Bug::new(

@@ -10,7 +10,7 @@ __device__ inline void set_if_at_least(u32 &bits, u32 bit, u32 x, u32 limit) {
 }
 
 // The random words of a token's channels. What blocks of eight channels share of the first two rounds is made once: only
-// the first word of four differs from block to block.
+// the first word of four differs from block to block. What tokens share of the first three is made apart.
 struct ChannelWords {
     u64 seed;
     u32 first, second, third, fourth;
@@ -24,13 +24,25 @@ struct ChannelWords {
         third = a_high ^ (k1 + PHILOX_KEY1);
     }
 
-    // Of channels 8 · block and on.
-    __device__ Words of(u32 block) const {
-        u32 a_low, a_high, c_low, c_high;
+    // What channels 8 · block and on have of any token.
+    __device__ Words of_tokens(u32 block) const {
+        u32 a_low, a_high, c_low, c_high, p_low, p_high;
         multiply_wide(a_low, a_high, PHILOX_A, block);
         multiply_wide(c_low, c_high, PHILOX_C, a_high ^ first);
-        return philox_rounds<2, 7>({{c_high ^ second, c_low, a_low ^ third, fourth}}, seed);
+        multiply_wide(p_low, p_high, PHILOX_A, c_high ^ second);
+        return {{a_low, c_low, p_high, p_low}};
     }
+
+    // Of channels that have `shared` of any token.
+    __device__ Words of(const Words &shared) const {
+        u32 k0 = u32(seed) + 2 * PHILOX_KEY0, k1 = u32(seed >> 32) + 2 * PHILOX_KEY1, low, high;
+        multiply_wide(low, high, PHILOX_C, shared.at[0] ^ third);
+        Words x = {{xor3(high, shared.at[1], k0), low, xor3(shared.at[2], fourth, k1), shared.at[3]}};
+        return philox_rounds<3, 7>(x, seed);
+    }
+
+    // Of channels 8 · block and on.
+    __device__ Words of(u32 block) const { return of(of_tokens(block)); }
 };
 
 // Bit e is set when channel 8 · block + e is kept.

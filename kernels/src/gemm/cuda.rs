@@ -86,16 +86,16 @@ impl OperandLayout {
 
 /// Tile shapes of the products on tensor cores, SHAPE in their variants: rows and columns of y, steps of K, stages of
 /// the pipeline, warps along rows and along columns.
-pub(crate) const SHAPES: [[usize; 6]; 16] = [
+pub(crate) const SHAPES: [[usize; 6]; 25] = [
     [16, 32, 128, 6, 1, 4],  // up to 16 rows: as many blocks as possible stream the weight
     [64, 32, 128, 4, 2, 2],  // up to 64 rows
     [64, 64, 64, 4, 2, 2],   // up to 64 rows; products of few tiles; unaligned or f32 operands
     [128, 128, 32, 4, 2, 2], // two blocks a multiprocessor
     [128, 256, 64, 3, 2, 4], // one block, 64x64 a warp
-    [128, 16, 64, 2, 4, 1],  // x Aᵀ of adapters: 16 columns to 64, two or three blocks
-    [128, 32, 64, 2, 4, 1],
-    [128, 48, 64, 2, 4, 1],
-    [128, 64, 64, 2, 4, 1],
+    [128, 16, 64, 2, 8, 1],  // x Aᵀ of adapters: 16 columns to 64, several blocks, 16 rows a warp
+    [128, 32, 64, 2, 8, 1],
+    [128, 48, 64, 2, 8, 1],
+    [128, 64, 64, 2, 8, 1],
     [16, 128, 64, 3, 1, 4], // dSᵀ x of adapters: 16, 32 or 64 rows
     [32, 128, 64, 3, 1, 4],
     [64, 128, 64, 3, 1, 4],
@@ -103,6 +103,15 @@ pub(crate) const SHAPES: [[usize; 6]; 16] = [
     [64, 48, 128, 4, 2, 3],  // up to 64 rows, likewise
     [64, 128, 64, 4, 2, 2],  // up to 64 rows of wide weights
     [128, 192, 64, 3, 2, 4], // one block: 512 rows of 5,120 columns are 108
+    [64, 16, 64, 2, 4, 1],   // x Aᵀ of adapters, of fewer rows
+    [64, 32, 64, 2, 4, 1],
+    [64, 48, 64, 2, 4, 1],
+    [64, 64, 64, 2, 4, 1],
+    [160, 16, 64, 2, 10, 1], // and of more: 2,048 rows in ten slices are 130 blocks
+    [160, 32, 64, 2, 10, 1],
+    [160, 48, 64, 2, 10, 1],
+    [160, 64, 64, 2, 10, 1],
+    [32, 48, 128, 4, 1, 3], // up to 32 rows, two blocks
 ];
 
 /// [`SHAPES`] as `mainloop.cuh` reads it.
@@ -131,7 +140,7 @@ pub(crate) const fn tile(shape: usize, resident: usize, rate: f64) -> Tile {
 }
 
 /// The tiles to choose from.
-pub(crate) const TILES: [Tile; 9] = [
+pub(crate) const TILES: [Tile; 10] = [
     tile(0, 2, 0.15),
     tile(1, 1, 0.3),
     tile(2, 2, 0.6),
@@ -141,6 +150,7 @@ pub(crate) const TILES: [Tile; 9] = [
     tile(13, 1, 0.3),
     tile(14, 1, 0.6),
     tile(15, 1, 0.97),
+    tile(24, 2, 0.3),
 ];
 
 /// Tiles of `ffma.cu`: rows and columns of y, of the block and of a thread.
@@ -262,6 +272,7 @@ pub(crate) fn choose(form: OperandLayout, m: usize, widths: &[usize], multiproce
     };
     match m {
         ..=16 if nt => least(&stream, &|t| t.rows == 16),
+        ..=32 if nt => least(&stream, &|t| t.rows == 32 || (t.rows, t.columns) == (64, 128)),
         ..=64 if nt => least(&stream, &|t| t.rows == 64),
         _ => least(&multiply, &|t| t.shape == SLICED || t.rows == 128 && (nt || t.columns != 192)),
     }

@@ -21,6 +21,7 @@ __device__ constexpr int line_of(int chunks) { return chunks & (chunks - 1) ? (c
 
 // Edits no fragment.
 struct AsTheyAre {
+    static constexpr bool EDITS = false;
     template <int MT, int COLUMNS> __device__ void operator()(u32 (&)[MT][4], u32 (&)[COLUMNS][2], int, int) const {}
 };
 
@@ -128,11 +129,13 @@ template <Form KIND, int S, typename Right, bool WHOLE, int COUNT = SHAPES[S][3]
         __syncthreads();
     }
 
-    // Main loop: acc += a · b over all tiles of the feeds, which are `Feeds` or alike; `edit` may change fragments, given
-    // their tile and the step inside of it. The stages must have been filled, and are free when it returns.
+    // Main loop: acc += a · b over all tiles of the feeds, which are `Feeds` or alike; `edit` may change fragments (EDITS),
+    // given their tile and the step inside of it. The stages must have been filled, and are free when it returns.
     template <typename F, typename Edit = AsTheyAre>
     __device__ void run(Accumulators &acc, F &feeds, Edit edit = Edit()) const {
         u32 a_lane = shared + A::a_lane(warp_m()), b_lane = shared + A::BYTES + B::b_lane(warp_n());
+        // In a loop that an edit makes long they would be computed again for each tile.
+        if constexpr (Edit::EDITS) a_lane = opaque(a_lane), b_lane = opaque(b_lane);
         Fragments f[2];
         copy_wait<STAGES - 2>();
         __syncthreads();

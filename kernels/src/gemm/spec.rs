@@ -69,8 +69,8 @@ fn cases(dtype: DType) -> Vec<Case> {
     // Every tile on a GPU of few multiprocessors, several along rows and columns, with ragged ends of both and of K: 128x256
     // and 128x128 forward and for each gradient, 128x192 forward.
     let tiles = [(136, 504, 264), (130, 376, 504), (130, 136, 376), (300, 200, 136), (130, 120, 72)];
-    // Those of up to 16 rows and of up to 64: of 48, 64 and 128 columns.
-    let few = [(16, 96, 136), (17, 96, 136), (40, 192, 72), (40, 256, 72)];
+    // Those of up to 16, 32 and 64 rows: of 48, 64 and 128 columns.
+    let few = [(16, 96, 136), (17, 96, 136), (33, 144, 136), (40, 192, 72), (40, 256, 72)];
     let residues = (0..8).flat_map(|n| [0, 3, 5, 7].map(|k| (3 + n, 64 + n, 72 + (5 * n + k) % 8)));
     // Sums cut into slices, ragged, of each form: more than 1024 rows of W, and of x.
     let slices = [(9, 47, 2105), (3, 1101, 41), (1032, 8, 24), (1030, 9, 17), (66, 24, 1100)];
@@ -88,9 +88,10 @@ fn cases(dtype: DType) -> Vec<Case> {
     let stored =
         [(20, 40, 64), (13, 33, 17), (130, 136, 144), (129, 135, 133)].map(|size| bf16_weight(dtype, size));
     // Groups: of each number of products, in each tile, with ragged ends; then unaligned ones and one of sliced K.
-    let groups: [(usize, &[usize], usize); 10] = [
+    let groups: [(usize, &[usize], usize); 11] = [
         (1, &[40, 8, 33], 72),
         (16, &[72, 136], 264),
+        (32, &[40, 16, 33], 264),
         (33, &[24, 40, 16, 33], 136),
         (64, &[96, 64], 200),
         (40, &[128, 120], 72),
@@ -107,6 +108,7 @@ fn cases(dtype: DType) -> Vec<Case> {
         (16, 136, 264),
         (64, 33, 200),
         (20, 48, 72),
+        (33, 72, 72),
         (40, 96, 72),
         (40, 120, 72),
         (136, 248, 264),

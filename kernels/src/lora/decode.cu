@@ -14,6 +14,40 @@ typedef Product<NT, SHAPE, bf16, true> Block;
 constexpr int LOW_STAGES = Block::STAGES * Block::STAGE / (Block::A::BYTES + 2 * Block::B::BYTES);
 typedef Product<NT, SHAPE, float, true, LOW_STAGES> Low;
 
+// Copies x and the A of each group of a block, which belong to several linears, of one adapter.
+struct GroupFeeds {
+    static constexpr int GROUPS_OF_BLOCK = Low::BN / RANK_GROUP;
+    typedef Tile<float, true, RANK_GROUP, Low::BK> Group; // the lines of A of one group
+    Low::A::Feed<Low::THREADS, true> x;
+    Group::Feed<Low::THREADS, true> a[GROUPS_OF_BLOCK];
+    int tiles, copied = 0;
+
+    // Channels from `k` to `end`.
+    __device__ GroupFeeds(const Low &block, const bf16 *from, const Factors &f, int adapter, int T, int C, int k,
+                          int end)
+        : x({from, C, T, end}, block.m, k), tiles((end - k + Low::BK - 1) / Low::BK) {
+#pragma unroll
+        for (int g = 0; g < GROUPS_OF_BLOCK; g++) {
+            GroupOf of(block.n / RANK_GROUP + g, f);
+            // Groups beyond the last linear have no lines, nor has a block whose rows have no adapter.
+            bool there = of.target < TARGETS && adapter != Chosen::NONE;
+            int R = there ? pick(of.target, f.r0, f.r1, f.r2, f.r3) : 0;
+            const float *lines = there ? pick(of.target, f.a0, f.a1, f.a2, f.a3) + i64(adapter) * R * C : nullptr;
+            a[g] = {{lines, C, R, end}, of.line, k};
+        }
+    }
+
+    __device__ void copy(u32 stage) {
+        if (copied < tiles) {
+            x.copy(stage);
+#pragma unroll
+            for (int g = 0; g < GROUPS_OF_BLOCK; g++) a[g].copy(stage + Low::A::BYTES + g * Group::BYTES);
+        }
+        copied++;
+        copy_commit();
+    }
+};
+
 // S of some adapter's rows from its parts (slices, T, pitch), 16 columns from `at` on, to shared memory.
 __device__ inline void sum_parts(u32 to, const float *parts, int at, int slices, const int *choice, int g, int T,
                                  int pitch) {
@@ -54,7 +88,7 @@ extern "C" __global__ void __launch_bounds__(Block::THREADS, 1)
         if (adapter != Chosen::NONE) {
             Low block(memory, 0, rest % columns * Low::BN);
             Factors factors = {a0, a1, a2, a3, r0, r1, r2, r3, s0, s1, s2, s3};
-            GroupFeeds<Low, true> feeds(block, x, factors, adapter, T, C, k, end);
+            GroupFeeds feeds(block, x, factors, adapter, T, C, k, end);
             Low::Accumulators acc = {};
             block.fill(feeds);
             block.run(acc, feeds);

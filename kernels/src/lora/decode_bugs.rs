@@ -56,6 +56,7 @@ pub const BUGS: &[Bug] = &[
         ["row < T && (!choice || choice[row] == g)", "row < T"],
         CHOSEN,
     ),
+    Bug::new("lora/decode.cu", "every adapter has the first one's A", ["+ i64(adapter) * R * C", ""], CHOSEN),
     Bug::new("lora/decode.cu", "every adapter has the first one's B", ["{b + i64(g) * N * R", "{b"], CHOSEN),
     Bug::new(
         "lora/decode.cu",

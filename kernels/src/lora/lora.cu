@@ -1,6 +1,6 @@
 // Adapted linears that share x, forward: one pass over their weights, in one launch, for bf16 activations.
 //
-// math    y_i = x W_iᵀ + S_i B_iᵀ, with S = s x̃ Aᵀ from narrow.cu. S Bᵀ is a slab of R more steps of K in the
+// math    y_i = x W_iᵀ + S_i B_iᵀ, with S = s x̃ Aᵀ from s.cu. S Bᵀ is a slab of R more steps of K in the
 //         accumulators of x Wᵀ, so y is written once
 // batch   with `choice`, A and B are stacks of adapters, and a row has S of its own: a block adds a slab for each adapter
 //         that its rows have chosen, in which the other rows are zero

@@ -1,4 +1,4 @@
-// S = s x̃ Aᵀ of linears that share x: what narrow.cu and decode.cu make blocks of, and lora.cu reads.
+// S = s x̃ Aᵀ of linears that share x: what s.cu and decode.cu make blocks of, and lora.cu reads.
 //
 // layout  S holds the columns of all linears side by side, each R rounded up to 16 and padded with zeros, so a group of
 //         16 columns belongs to one linear. Where rows choose adapters, a row has S of its own adapter
@@ -59,39 +59,14 @@ struct Chosen {
     }
 };
 
-// Copies x and the A of each group of a block, which belong to several linears, of one adapter. `Rows` is the product.
-template <typename Rows, bool WHOLE> struct GroupFeeds {
-    static constexpr int GROUPS_OF_BLOCK = Rows::BN / RANK_GROUP;
-    typedef Tile<float, true, RANK_GROUP, Rows::BK> Group; // the lines of A of one group
-    typename Rows::A::template Feed<Rows::THREADS, WHOLE> x;
-    typename Group::template Feed<Rows::THREADS, WHOLE> a[GROUPS_OF_BLOCK];
-    int tiles, copied = 0;
-
-    // Channels from `k` to `end`.
-    __device__ GroupFeeds(const Rows &block, const bf16 *from, const Factors &f, int adapter, int T, int C, int k,
-                          int end)
-        : x({from, C, T, end}, block.m, k), tiles((end - k + Rows::BK - 1) / Rows::BK) {
-#pragma unroll
-        for (int g = 0; g < GROUPS_OF_BLOCK; g++) {
-            GroupOf of(block.n / RANK_GROUP + g, f);
-            // Groups beyond the last linear have no lines, nor has a block whose rows have no adapter.
-            bool there = of.target < TARGETS && adapter != Chosen::NONE;
-            int R = there ? pick(of.target, f.r0, f.r1, f.r2, f.r3) : 0;
-            const float *lines = there ? pick(of.target, f.a0, f.a1, f.a2, f.a3) + i64(adapter) * R * C : nullptr;
-            a[g] = {{lines, C, R, end}, of.line, k};
-        }
-    }
-
-    __device__ void copy(u32 stage) {
-        if (copied < tiles) {
-            x.copy(stage);
-#pragma unroll
-            for (int g = 0; g < GROUPS_OF_BLOCK; g++) a[g].copy(stage + Rows::A::BYTES + g * Group::BYTES);
-        }
-        copied++;
-        copy_commit();
-    }
-};
+// The line of an adapter's A of a column of S; null where there is none.
+__device__ inline const float *line_of_a(const Factors &f, int column, int adapter, int C) {
+    GroupOf of(column / RANK_GROUP, f);
+    int R = pick(of.target, f.r0, f.r1, f.r2, f.r3), line = of.line + column % RANK_GROUP;
+    // Groups beyond the last linear have no lines, nor has a block whose rows have no adapter.
+    if (of.target == TARGETS || adapter == Chosen::NONE || line >= R) return nullptr;
+    return pick(of.target, f.a0, f.a1, f.a2, f.a3) + (i64(adapter) * R + line) * C;
+}
 
 // Calls put(pointer into `to` (T, pitch), pair) for the block's pairs of neighbours in the rows that have chosen `adapter`,
 // and with zeros for rows without one if `none`.

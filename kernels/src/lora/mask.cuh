@@ -35,19 +35,27 @@ struct Halves {
     }
 };
 
+// True where words of a mask are whole blocks of eight channels, whose halves `Halves` compares.
+__device__ inline bool in_whole_blocks(u32 threshold, u32 channel) { return channel % 8 == 0 && threshold < 0x8000; }
+
+// N words, each of the random words of four blocks: of(0) and on.
+template <int N, typename Of> __device__ inline void compare_blocks(u32 (&bits)[N], u32 threshold, Of of) {
+    Halves halves = {threshold * 0x10001};
+#pragma unroll
+    for (int w = 0; w < N; w++) {
+        u32 high = 0;
+#pragma unroll
+        for (int b = 3; b > 0; b--) high = halves.add(high << 8, of(4 * w + b));
+        bits[w] = 2 * high + (halves.add(0, of(4 * w)) >> 7);
+    }
+}
+
 // N words, each of 32 channels, from `channel` on, counted in the unsharded input.
 template <int N>
 __device__ inline void mask_words(u32 (&bits)[N], const ChannelWords &random, u32 threshold, u32 channel) {
     u32 block = channel / 8, skip = channel % 8;
-    if (skip == 0 && threshold < 0x8000) {
-        Halves halves = {threshold * 0x10001};
-#pragma unroll
-        for (int w = 0; w < N; w++) {
-            u32 high = 0;
-#pragma unroll
-            for (int b = 3; b > 0; b--) high = halves.add(high << 8, random.of(block + 4 * w + b));
-            bits[w] = 2 * high + (halves.add(0, random.of(block + 4 * w)) >> 7);
-        }
+    if (in_whole_blocks(threshold, channel)) {
+        compare_blocks(bits, threshold, [&](int b) { return random.of(block + b); });
         return;
     }
     // Blocks of eight channels need not begin where words do: then each word takes the end of one and the start of another.

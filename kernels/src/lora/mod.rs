@@ -16,8 +16,8 @@
 //! **launch** on a GPU in bf16: S of all targets from one read of x, which makes the dropout mask and keeps it for
 //! backward, with split-K over slices of 512 channels, and their sum; then the products of gemm of all targets in one
 //! launch, each with its slab S Bᵀ in front (`lora.cu`). Up to 64 rows of inference are one launch ([`lora_decode`],
-//! `decode.cu`), in which the products wait for S. Backward: dS and dB of all targets from one read of each dy, and dA of all from one
-//! read of x, each in partial sums and a launch that adds them; dx (`dx.cu`). In f32
+//! `decode.cu`), in which the products wait for S. Backward: dS and dB of all targets from one read of each dy, and dA of
+//! all from one read of x, each in partial sums and a launch that adds them, where rows are cut; dx (`dx.cu`). In f32
 //! the plain products of gemm, in the order of the CPU twin.
 //!
 //! **numerics** f32 accumulation, k ascending; S and dS are stored in the type of x; A and B are f32 master weights,

@@ -1,4 +1,4 @@
-//! Bugs that the checks must detect: `narrow.cu`, `strips.cu` and `fold.cu`: S, dS, dB and dA.
+//! Bugs that the checks must detect: `s.cu`, `da.cu`, `strips.cu` and `fold.cu`: S, dA, dS and dB.
 
 use crate::bug::Bug;
 use codelsi_engine::DType::{self, BF16};
@@ -8,6 +8,7 @@ const THREE: (DType, &str) = (BF16, "T=5 C=33 R=3 N=[7, 20, 1] p=0");
 const LONG: (DType, &str) = (BF16, "T=530 C=40 R=4 N=[16] p=0.2");
 const CHOSEN: (DType, &str) = (BF16, "T=9 C=40 R=3 N=[7, 16] adapters=3");
 const WHOLE: (DType, &str) = (BF16, "T=130 C=5120 R=16 N=[72] p=0.05");
+const SEVERAL: (DType, &str) = (BF16, "T=520 C=520 R=4 N=[9, 9, 9] p=0.1");
 const ALIGNED: (DType, &str) = (BF16, "T=65 C=72 R=16 N=[136, 24, 40] p=0.1");
 
 pub const BUGS: &[Bug] = &[
@@ -17,7 +18,12 @@ pub const BUGS: &[Bug] = &[
         ["if (chosen[i] != adapter && !(none && chosen[i] < 0)) continue;", ""],
         CHOSEN,
     ),
-    Bug::new("low_rank.cuh", "every adapter has the first one's A", ["+ i64(adapter) * R * C", ""], CHOSEN),
+    Bug::new(
+        "low_rank.cuh",
+        "every adapter has the first one's A",
+        ["(i64(adapter) * R + line)", "i64(line)"],
+        CHOSEN,
+    ),
     Bug::new(
         "low_rank.cuh",
         "S is not scaled by alpha/r",
@@ -46,19 +52,19 @@ pub const BUGS: &[Bug] = &[
         CHOSEN,
     ),
     Bug::new(
-        "narrow.cu",
+        "s.cu",
         "dropout takes the bits of other channels",
         ["bits << (left - 4)", "bits << left"],
         DROPPED,
     ),
     Bug::new(
-        "narrow.cu",
+        "da.cu",
         "dropout of dA takes one row's bits for two",
         ["spread_signs(first, second,", "spread_signs(first, first,"],
         DROPPED,
     ),
     Bug::new(
-        "narrow.cu",
+        "s.cu",
         "every part of S goes on to the end of C",
         ["end = min(C, k + slice)", "end = C"],
         (BF16, "T=7 C=520 R=20 N=[264] p=0"),
@@ -116,34 +122,79 @@ pub const BUGS: &[Bug] = &[
         LONG,
     ),
     Bug::new(
-        "narrow.cu",
+        "da.cu",
         "dA is stored beyond the last channel",
         ["if (C % 2 == 0 && column < C)", "if (C % 2 == 0)"],
         ALIGNED,
     ),
     Bug::new(
-        "narrow.cu",
+        "da.cu",
         "the words of a tile replace those of the tile before, which may still be read",
         ["PACKED_TILES = Channels::STAGES + 1", "PACKED_TILES = Channels::STAGES"],
         LONG,
     ),
     Bug::new(
-        "narrow.cu",
-        "the words of the tile before are stored with the next but one",
-        ["mask + first - WORDS) =", "mask + first) ="],
+        "s.cu",
+        "both threads of a row store their words in one place",
+        ["*>(mask + first) =", "*>(mask) ="],
         WHOLE,
     ),
     Bug::new(
-        "narrow.cu",
+        "s.cu",
+        "a row's words are read before all blocks of channels are there",
+        [".at);\n        __syncthreads();", ".at);"],
+        WHOLE,
+    )
+    .quiet(),
+    Bug::new(
+        "s.cu",
+        "every tile has the first one's blocks of channels",
+        ["place(tile, b)", "place(0, b)"],
+        WHOLE,
+    ),
+    Bug::new(
+        "s.cu",
+        "the words of two tiles replace those that are read",
+        ["tile % MASK_TILES", "tile % 2"],
+        WHOLE,
+    ),
+    Bug::new(
+        "s.cu",
+        "A is loaded beyond its last channel",
+        ["if (at < ends[i]) load", "if (ends[i]) load"],
+        WHOLE,
+    ),
+    Bug::new("s.cu", "every tile has the first one's A", ["            at += Rows::BK;\n", ""], WHOLE),
+    Bug::new("s.cu", "the words of odd tiles alone", ["tile += threadIdx.x % 2;", "tile += 1;"], WHOLE),
+    Bug::new(
+        "da.cu",
         "dropout of dA takes the words of the rows beyond a run",
         ["copied * Channels::BK < rows ? words : 0", "words"],
         DROPPED,
     ),
     Bug::new(
-        "narrow.cu",
+        "da.cu",
         "runs of rows of dA are stored in one place",
-        ["    parts += i64(blockIdx.z) * pitch * C;\n", ""],
+        ["    if (parts) parts += i64(blockIdx.z) * pitch * C;\n", ""],
         LONG,
+    ),
+    Bug::new(
+        "da.cu",
+        "dA of one run is not scaled up",
+        ["        if (!parts) pair[0] = scale * x0, pair[1] = scale * x1;\n", ""],
+        DROPPED,
+    ),
+    Bug::new(
+        "da.cu",
+        "every linear's dA of one run is the first one's",
+        ["pick(target, da0, da1, da2, da3)", "da0"],
+        ALIGNED,
+    ),
+    Bug::new(
+        "da.cu",
+        "dA of one run has a line more than R",
+        ["if (row < R) return", "if (row <= R) return"],
+        THREE,
     ),
     Bug::new(
         "fold.cu",
@@ -173,7 +224,7 @@ pub const BUGS: &[Bug] = &[
         "fold.cu",
         "every linear's dA is the first one's",
         ["        parts += i64(round_up(R, RANK_GROUP)) * C;\n", ""],
-        ALIGNED,
+        SEVERAL,
     ),
     Bug::new(
         "fold.cu",

@@ -16,7 +16,8 @@ pub static SPEC: Spec = Spec {
         &cuda::FORWARD,
         &cuda::decode::DECODE,
         &cuda::DX,
-        &cuda::NARROW,
+        &cuda::S,
+        &cuda::DA,
         &cuda::STRIPS,
         &cuda::FOLD,
         &cuda::DROPOUT,
@@ -97,6 +98,10 @@ fn cases(dtype: DType) -> Vec<Case> {
     // Each number of groups of columns in a block of S, of several adapters, on rows of whole and of ragged chunks.
     cases.push(by_row(dtype, 9, 72, 4, &[9, 8, 7], 3));
     cases.extend((1..4).map(|linears| by_row(dtype, 9, 69, 4, &[9, 8, 7][..linears], 3)));
+    // Likewise in its tiles of 128 and of 160 rows, which a GPU of few multiprocessors takes.
+    for t in [256, 320] {
+        cases.extend((1..5).map(|linears| by_row(dtype, t, 520, 4, &[9, 8, 7, 6][..linears], 2)));
+    }
     // Every tile on a GPU of few multiprocessors, several along rows and columns, ragged: forward 128x192, 128x256 and
     // dx 128x256, 128x128; forward 64x128, 64x64.
     cases.push(case(dtype, 136, 504, 20, &[376, 72], 0.1));
@@ -131,6 +136,8 @@ fn cases(dtype: DType) -> Vec<Case> {
             cases.extend((1..4).map(|linears| loose(c, 4, &vec![9; linears])));
             cases.push(loose(c, 20, &[9, 8, 7]));
         }
+        cases.push(Case { compare: Compare::Loose, ..case(dtype, 256, 520, 4, &[9], 0.1) });
+        cases.push(loose(72, 4, &[9, 8, 7, 6]));
     }
     // Runs of rows that are not cut at 512: many strips of dy.
     if dtype == DType::BF16 {
@@ -150,6 +157,7 @@ fn cases(dtype: DType) -> Vec<Case> {
         ((1, 72), &ranks[..]),
         ((16, 1032), &[(96, 16), (48, 16), (48, 16)]),
         ((7, 520), &[(32, 48)]),
+        ((20, 584), &[(48, 16), (24, 20)]),
         ((33, 136), &[(264, 8), (72, 4)]),
         ((40, 1032), &[(192, 16), (72, 40)]),
         ((64, 72), &[(32, 4)]),

@@ -1,7 +1,7 @@
 // Low-rank products of adapters over dy, for bf16 activations: dS = s dy B and dB = dyᵀ S, from one read of dy.
 //
 // math    both are split into partial f32 sums over a fixed length (split-K), which fold.cu adds in order
-// layout  that of S and dS in narrow.cu; the parts of each linear lie behind each other (targets.cuh)
+// layout  that of S in low_rank.cuh, dS likewise; the parts of each linear lie behind each other (targets.cuh)
 // launch  per block 512 columns of one dy, a run of rows, one group of 16 columns of S
 // options ALIGNED 1 when rows of dy and b are multiples of 16 bytes, else 0
 #include "prelude.cuh"

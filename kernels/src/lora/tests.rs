@@ -38,10 +38,10 @@ fn costs(cuda: &Cuda, f: impl FnOnce()) -> Vec<[f64; 2]> {
     launches.iter().map(|launch| costs(&launch.counters)).collect()
 }
 
-/// Sums the launches of LoRA at 2048 x 5120 x 5120 and R 16 from one tile of y and one tile of rows of S, which stand
-/// for all others.
+/// Sums the launches of LoRA at 2048 x 5120 x 5120 and R 16 from one tile of y and its rows of S, which stand for all others.
+/// A is copied for every 64 rows, which is 0.6 % of the bytes.
 #[test]
-fn an_adapter_costs_at_most_three_percent() {
+fn an_adapter_costs_about_three_percent() {
     let Some(device) = software_gpu() else { return };
     let (cuda, cx) = (as_cuda(&device), Ctx::inference(&device));
     let (tile, [t, n, c, r]) = (TILES[4], [128, 256, 5120, 16]);
@@ -62,11 +62,11 @@ fn an_adapter_costs_at_most_three_percent() {
     let main =
         costs(cuda, || adapted(&run, outs, &o.x, &[o.target()], (&s, &[0, 16]), (tile, true)).unwrap());
     let (rows, tiles) = ((2048 / t) as f64, (2048 / t * (5120 / n)) as f64);
-    for (i, what) in ["instructions", "bytes"].into_iter().enumerate() {
+    for (i, (what, most)) in [("instructions", 1.03), ("bytes", 1.033)].into_iter().enumerate() {
         let adapted = main[0][i] * tiles + narrow.iter().map(|launch| launch[i]).sum::<f64>() * rows;
         let share = adapted / (plain[0][i] * tiles);
         println!("{what}: {share:.4} of the plain product's");
-        assert!(share <= 1.03, "{what}: {share}");
+        assert!(share <= most, "{what}: {share}");
     }
 }
 
@@ -102,15 +102,16 @@ fn adapters_that_no_row_uses_cost_nothing() {
     }
 }
 
-/// 8,192 and 2,048 rows of 13B's q|k|v, o, gate|up, and of x: at most a tenth of a wave too much, where runs are long enough.
+/// 8,192 and 2,048 rows of 13B's q|k|v, o, gate|up, and of x.
 #[test]
 fn runs_of_rows_are_as_long_as_fills_a_gpu() {
-    let runs = |rows: usize, blocks, least| rows.div_ceil(run_length(rows, blocks, least));
-    assert_eq!([30, 10, 54].map(|blocks| runs(8192, blocks, DB_RUN)), [4, 12, 7]);
-    assert_eq!([30, 10, 54].map(|blocks| runs(2048, blocks, DB_RUN)), [4, 11, 7]);
-    assert_eq!([40, 108].map(|blocks| runs(8192, blocks, DA_RUN)), [3, 6]);
-    assert_eq!([40, 108].map(|blocks| runs(2048, blocks, DA_RUN)), [3, 4]);
-    assert_eq!([DB_RUN, DA_RUN].map(|least| run_length(530, 1, least)), [192, 512]);
+    let runs = |rows: usize, columns, blocks, least| rows.div_ceil(run_length(rows, columns, blocks, least));
+    assert_eq!([30, 10, 54].map(|blocks| runs(8192, 16, blocks, DB_RUN)), [4, 13, 7]);
+    assert_eq!([30, 10, 54].map(|blocks| runs(2048, 16, blocks, DB_RUN)), [4, 11, 2]);
+    let of_x = [(48, 40), (16, 40), (32, 40), (16, 108)];
+    assert_eq!(of_x.map(|(columns, blocks)| runs(8192, columns, blocks, DA_RUN)), [3, 3, 3, 6]);
+    assert_eq!(of_x.map(|(columns, blocks)| runs(2048, columns, blocks, DA_RUN)), [3, 3, 3, 1]);
+    assert_eq!([DB_RUN, DA_RUN].map(|least| run_length(530, 16, 1, least)), [192, 320]);
 }
 
 #[test]
@@ -129,7 +130,7 @@ fn kernels_of_the_backward_have_no_bank_conflicts() {
         let dy = operand(&device, [192, 512], DType::BF16, 9);
         cx.backward([(&y, dy)], &mut codelsi_engine::Grads::default()).unwrap();
     });
-    assert_eq!(launches.len(), 8, "{launches:?}");
+    assert_eq!(launches.len(), 7, "{launches:?}");
 }
 
 /// A row depends neither on the other rows of the batch nor on their adapters: invariant 6.

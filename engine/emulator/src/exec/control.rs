@@ -17,8 +17,15 @@ impl<'g> Warp<'g> {
         mask: u32,
     ) -> LaneResult<Option<StopReason>> {
         match i.op {
-            Opcode::Branch => return Ok(self.branch(block, i, mask)),
-            Opcode::BranchIndexed => return self.branch_indexed(block, i, mask),
+            Opcode::Branch | Opcode::BranchIndexed => {
+                // Lanes that stay execute a branch as those that leave do. A compiler may turn a loop that waits so that it
+                // is left by staying where it was left by a jump, depending on whether it has waited.
+                block.executed[i.kind as usize].threads += (self.active.mask & !mask).count_ones() as u64;
+                return match i.op {
+                    Opcode::Branch => Ok(self.branch(block, i, mask)),
+                    _ => self.branch_indexed(block, i, mask),
+                };
+            }
             Opcode::Exit => return self.exit(block, mask),
             Opcode::Barrier | Opcode::BarrierArrive | Opcode::BarrierReduce(_) => {
                 return self.barrier(block, i, mask);

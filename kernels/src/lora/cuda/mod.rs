@@ -54,10 +54,23 @@ pub static DX: Source = Source {
     },
 };
 
-/// The narrow products over x: S and dA.
-pub static NARROW: Source = Source {
-    name: "narrow.cu",
-    text: include_str!("../narrow.cu"),
+/// The narrow product of x forward: S.
+pub static S: Source = Source {
+    name: "s.cu",
+    text: include_str!("../s.cu"),
+    headers: WITH_TARGETS,
+    constants: CONSTANTS,
+    variants: || {
+        let of = |aligned| s_shapes(aligned).iter().map(move |&first| (first, aligned));
+        let groups = |(first, aligned)| (0..MAX_GROUPS).map(move |g| s_variant(first + g, aligned));
+        [true, false].into_iter().flat_map(of).flat_map(groups).collect()
+    },
+};
+
+/// The narrow product of x backward: dA.
+pub static DA: Source = Source {
+    name: "da.cu",
+    text: include_str!("../da.cu"),
     headers: WITH_TARGETS,
     constants: CONSTANTS,
     variants: || {
@@ -104,7 +117,6 @@ const CONSTANTS: &[Define] = &[
     Define::int("STRIP_THREADS", STRIP_THREADS),
     Define::int("MAX_GROUPS", MAX_GROUPS),
     Define::int("MASK_TILES", MASK_TILES),
-    Define::int("S_SHAPE", S_SHAPE),
     Define::int("DA_SHAPE", DA_SHAPE),
 ];
 
@@ -127,16 +139,39 @@ const STRIP_SHARED: usize =
     2 * STRIP_STAGES * STRIP_ROWS * (STRIP_COLUMNS + RANK_GROUP) + 2 * STRIP_COLUMNS * RANK_GROUP;
 /// Groups of columns that a block of `lora_s` or `lora_da` computes at most.
 const MAX_GROUPS: usize = 4;
-/// Tile shapes of `lora_s`, whose right operand is f32, and of `lora_da`, with one group; those with more follow.
-const S_SHAPE: usize = 5;
-const DA_SHAPE: usize = S_SHAPE + MAX_GROUPS;
-const _: () = assert!(s_tile(MAX_GROUPS).columns == MAX_GROUPS * RANK_GROUP);
+/// Tile shapes of `lora_s`, of 128, 64 and 160 rows, and of `lora_da`, with one group; those with more follow.
+const S_SHAPES: [usize; 3] = [5, 16, 20];
+const DA_SHAPE: usize = 9;
+const _: () = assert!(SHAPES[S_SHAPES[2] + MAX_GROUPS - 1][1] == MAX_GROUPS * RANK_GROUP);
 const _: () = assert!(da_tile(MAX_GROUPS).rows == MAX_GROUPS * RANK_GROUP);
 /// Tiles of x whose words of the mask `lora_s` holds at the same time.
-const MASK_TILES: usize = 3;
+const MASK_TILES: usize = 4;
 
-const fn s_tile(groups: usize) -> Tile {
-    tile_of(S_SHAPE + groups - 1, 1, 1.0)
+/// Tile shapes of `lora_s` with one group: those of ragged rows are of one height.
+fn s_shapes(aligned: bool) -> &'static [usize] {
+    if aligned { &S_SHAPES } else { &S_SHAPES[..1] }
+}
+
+/// Defines SHAPE and ALIGNED.
+fn s_variant(shape: usize, aligned: bool) -> Variant {
+    alignment(aligned).int("SHAPE", shape)
+}
+
+/// Returns the tile of `lora_s` that takes the least time for `rows` in `slices`: a wave takes as long as its rows, and as
+/// copying A. No bit depends on it.
+fn s_tile(rows: usize, slices: usize, groups: usize, aligned: bool, multiprocessors: usize) -> Tile {
+    let time = |tile: &Tile| {
+        let blocks = rows.div_ceil(tile.rows) * slices;
+        blocks.div_ceil(multiprocessors) * (tile.rows + tile.columns)
+    };
+    let tiles = s_shapes(aligned).iter().map(|first| tile_of(first + groups - 1, 1, 1.0));
+    tiles.min_by_key(time).expect("there are shapes")
+}
+
+/// Bytes of shared memory of `lora_s`: the stages, words of the mask, and what blocks of eight channels have of any token.
+fn s_shared(tile: &Tile) -> usize {
+    let depth = SHAPES[tile.shape][2];
+    tile.shared + MASK_TILES * (tile.rows * depth / 8 + 64) + SLICE / depth * (2 * depth + 16)
 }
 
 /// A tile with three groups has room for four: lines of 48 columns do not divide into the threads of a block.
@@ -144,15 +179,19 @@ const fn da_tile(groups: usize) -> Tile {
     tile_of(DA_SHAPE + groups.next_power_of_two().ilog2() as usize, 1, 1.0)
 }
 
-/// Returns the rows that a part of dB or dA sums, where each run of them takes `blocks`: as few runs as fill the last wave
-/// of [`NOMINAL_MULTIPROCESSORS`] to nine tenths, since parts are written and read. The sizes alone decide.
-pub(super) fn run_length(rows: usize, blocks: usize, least: usize) -> usize {
-    let fills = |runs: &usize| {
+/// Returns the rows that a part of dB or dA sums, `columns` of S beside each other, where each run of rows takes `blocks`.
+/// It weighs how full the waves of [`NOMINAL_MULTIPROCESSORS`] are against parts, which are f32, written, read, and take a
+/// launch to add: three times their bytes. The sizes alone decide.
+pub(super) fn run_length(rows: usize, columns: usize, blocks: usize, least: usize) -> usize {
+    let length = |runs: usize| rows.div_ceil(runs).next_multiple_of(STRIP_ROWS);
+    let time = |runs: &usize| {
+        let runs = rows.div_ceil(length(*runs));
         let all = runs * blocks;
-        10 * all.next_multiple_of(NOMINAL_MULTIPROCESSORS) <= 11 * all
+        let waves = all.next_multiple_of(NOMINAL_MULTIPROCESSORS) as f64 / all as f64;
+        waves + (3 * 2 * columns * runs) as f64 / rows as f64
     };
-    let runs = (1..=rows.div_ceil(least)).find(fills);
-    runs.map_or(least, |runs| rows.div_ceil(runs).next_multiple_of(STRIP_ROWS))
+    let runs = (1..=rows.div_ceil(least)).min_by(|a, b| time(a).total_cmp(&time(b)));
+    length(runs.unwrap_or(1))
 }
 
 /// Returns the columns that R of one adapter take in S.
@@ -287,14 +326,13 @@ pub(super) fn low_rank(
     let ((t, c), pitch, slices) =
         (x.shape().as_matrix(), layout.pitch(), x.shape().as_matrix().1.div_ceil(SLICE));
     let (groups, columns) = layout.blocks();
-    let tile = s_tile(groups);
-    let adapters = targets[0].adapters();
-    let mask_words = MASK_TILES * tile.rows * SHAPES[tile.shape][2] / 32;
+    let (adapters, aligned) = (targets[0].adapters(), c.is_multiple_of(8));
+    let tile = s_tile(t, slices * columns, groups, aligned, cuda.properties().multiprocessors);
     let grid = Grid {
         // Rows of a block choose at most one adapter each.
         blocks: [t.div_ceil(tile.rows), columns * adapters.min(t).min(tile.rows), slices],
         threads: tile.threads,
-        shared: tile_shared(&tile, DType::F32) + 4 * mask_words,
+        shared: s_shared(&tile),
     };
     let mut parts = cx.scratch([slices, t, pitch], DType::F32);
     let mut mask = dropout.map(|_| cx.empty([t, c.div_ceil(32)], DType::I32));
@@ -307,7 +345,7 @@ pub(super) fn low_rank(
     let (key, threshold, first) = drawn.unwrap_or((RngKey { seed: 0, step: 0, site: 0 }, 0, 0));
     args.extend([Arg::U64(key.seed), Arg::U32(key.step), Arg::U32(key.site), Arg::U32(threshold)]);
     args.extend([first, adapters, t, c, SLICE, pitch].map(|n| Arg::I32(n as i32)));
-    start(cuda, &NARROW, "lora_s", alignment(c.is_multiple_of(8)).int("GROUPS", groups), grid, &mut args)?;
+    start(cuda, &S, "lora_s", s_variant(tile.shape, aligned), grid, &mut args)?;
     let mut s = cx.empty([t, pitch], x.dtype());
     let partial_sums = PartialSums { parts: &parts, at: 0, pitch, stride: t * pitch, slices, scale: 1.0 };
     sum(cuda, &mut s, (0, pitch), (t, pitch), Accumulate::Overwrite, partial_sums)?;
@@ -352,39 +390,57 @@ fn backward_bf16(
     x: &Tensor,
     used: &[BackwardLinear],
 ) -> Result<()> {
-    let LoraPass { cx, cuda, up, .. } = *run;
-    let (t, c) = x.shape().as_matrix();
     let targets: Vec<LoraLinear> = used.iter().map(|u| u.target).collect();
     let layout = ColumnOffsets::new(&targets);
-    let pitch = layout.pitch();
-    let mut ds = cx.scratch([t, pitch], x.dtype());
+    let mut ds = run.cx.scratch([x.shape().as_matrix().0, layout.pitch()], x.dtype());
     let (mut all_da, mut all_db): (Vec<_>, Vec<_>) = gradients.iter_mut().map(|[da, db]| (da, db)).unzip();
     ds_and_db(run, &mut ds, &mut all_db, used)?;
+    da(run, &mut all_da, (&ds, x), &targets, &layout)?;
+    match dx {
+        Some(dx) => input_gradient(run, dx, &ds, used),
+        None => Ok(()),
+    }
+}
+
+/// Computes dA = dSᵀ x̃ of each target.
+fn da(
+    run: &LoraPass,
+    all_da: &mut [&mut Tensor],
+    (ds, x): (&Tensor, &Tensor),
+    targets: &[LoraLinear],
+    layout: &ColumnOffsets,
+) -> Result<()> {
+    let LoraPass { cx, cuda, up, .. } = *run;
+    let ((t, c), pitch) = (x.shape().as_matrix(), layout.pitch());
     let (groups, _) = layout.blocks();
     let tile = da_tile(groups);
-    let run_rows = run_length(t, c.div_ceil(tile.columns) * pitch.div_ceil(tile.rows), DA_RUN);
+    let run_rows = run_length(t, pitch, c.div_ceil(tile.columns) * pitch.div_ceil(tile.rows), DA_RUN);
     let runs = t.div_ceil(run_rows);
-    let mut parts = cx.scratch([runs, pitch, c], DType::F32);
+    let several = cuda.branch("lora: several runs of rows of dA", runs > 1);
+    let mut parts = several.then(|| cx.scratch([runs, pitch, c], DType::F32));
     let grid = Grid {
         blocks: [c.div_ceil(tile.columns), pitch.div_ceil(tile.rows), runs],
         threads: tile.threads,
         // Four words of the mask for each row of x, of a tile more than there are stages.
         shared: tile.shared + 16 * SHAPES[tile.shape][2] * (SHAPES[tile.shape][3] + 1),
     };
-    let mut args = vec![Arg::Out(&mut parts), Arg::In(&ds), Arg::In(x), Arg::Maybe(run.mask.as_ref())];
+    let ranks = || per_target(1, targets, |t| Arg::I32(t.map_or(0, |t| t.rank() as i32)));
+    let mut args = vec![Arg::MaybeOut(parts.as_mut())];
+    args.extend(per_target_mut(0, all_da.iter_mut().map(|t| &mut **t).filter(|_| !several)));
+    args.extend([Arg::In(ds), Arg::In(x), Arg::Maybe(run.mask.as_ref())]);
+    args.extend(ranks());
+    args.push(Arg::F32(up));
     args.extend([t, c, run_rows, pitch].map(|n| Arg::I32(n as i32)));
-    start(cuda, &NARROW, "lora_da", alignment(c.is_multiple_of(8)).int("GROUPS", groups), grid, &mut args)?;
+    start(cuda, &DA, "lora_da", alignment(c.is_multiple_of(8)).int("GROUPS", groups), grid, &mut args)?;
+    drop(args);
+    let Some(parts) = parts else { return Ok(()) };
     let values = targets.iter().map(|target| target.rank() * c.div_ceil(4)).sum();
     let mut args = per_target_mut(1, all_da.iter_mut().map(|t| &mut **t));
     args.push(Arg::In(&parts));
-    args.extend(per_target(1, &targets, |t| Arg::I32(t.map_or(0, |t| t.rank() as i32))));
+    args.extend(ranks());
     args.push(Arg::F32(up));
     args.extend([runs, pitch, c].map(|n| Arg::I32(n as i32)));
-    start(cuda, &FOLD, "lora_fold_da", Variant::PLAIN, fold_grid(values), &mut args)?;
-    match dx {
-        Some(dx) => input_gradient(run, dx, &ds, used),
-        None => Ok(()),
-    }
+    start(cuda, &FOLD, "lora_fold_da", Variant::PLAIN, fold_grid(values), &mut args)
 }
 
 /// Computes dS = s dy B (T, pitch) of all targets, and dB = dyᵀ S of each.
@@ -402,12 +458,16 @@ fn ds_and_db(
         |u: &BackwardLinear| padded_rank(u.target.rank()),
     );
     let sum = |of: &dyn Fn(&BackwardLinear) -> usize| used.iter().map(of).sum::<usize>();
-    let run_rows = run_length(t, sum(&strips), DB_RUN);
+    let columns = used.iter().map(padded).max().unwrap_or(0);
+    let run_rows = run_length(t, columns, sum(&strips), DB_RUN);
     let runs = t.div_ceil(run_rows);
     let mut ds_parts = cx.scratch([sum(&|u| strips(u) * t * padded(u))], DType::F32);
     let mut db_parts = cx.scratch([sum(&|u| runs * width(u) * padded(u))], DType::F32);
-    let groups = used.iter().map(padded).max().unwrap_or(0) / RANK_GROUP;
-    let grid = Grid { blocks: [sum(&strips), runs, groups], threads: STRIP_THREADS, shared: STRIP_SHARED };
+    let grid = Grid {
+        blocks: [sum(&strips), runs, columns / RANK_GROUP],
+        threads: STRIP_THREADS,
+        shared: STRIP_SHARED,
+    };
     let widths = || per_target(1, used, |u| Arg::I32(u.map_or(0, |u| width(u) as i32)));
     let ranks = || per_target(1, used, |u| Arg::I32(u.map_or(0, |u| u.target.rank() as i32)));
     let mut args = vec![Arg::Out(&mut ds_parts), Arg::Out(&mut db_parts), Arg::In(s)];
