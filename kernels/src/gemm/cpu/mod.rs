@@ -15,7 +15,7 @@ pub use pack::{Elements, Matrix, Precision};
 
 use crate::aligned::AlignedVec;
 use crate::disjoint::DisjointSlice;
-use crate::simd::{LANES, Storage, level, vectorize};
+use crate::simd::{Storage, level, vectorize};
 use codelsi_engine::team::{self, ForEachOnTeam};
 use micro::{KC_WORDS, MicroKernels, OutputTile};
 use pack::PackWindow;
@@ -169,16 +169,10 @@ impl<'a, T: Storage> BlockedProduct<'a, T> {
     }
 }
 
-/// Stores c = x, rounded to the storage type of c.
+/// Stores c = x, rounded to the storage type of c; x may be longer.
 #[inline(always)]
 pub(crate) fn round_row<T: Storage>(c: &mut [T], x: &[f32]) {
-    // Vectors of a constant length: rows may be as short as two.
-    let ((c, rest), (x, x_rest)) = (c.as_chunks_mut::<LANES>(), x.as_chunks::<LANES>());
-    for (c, x) in c.iter_mut().zip(x) {
-        *c = std::array::from_fn(|i| T::put(x[i]));
-    }
-    let x_rest = x.get(c.len()).map_or(x_rest, |x| &x[..]);
-    rest.iter_mut().zip(x_rest).for_each(|(c, &x)| *c = T::put(x));
+    c.iter_mut().zip(x).for_each(|(c, &x)| *c = T::put(x));
 }
 
 /// Computes `c = start + Σ a · b` for rows `r..r+height` and columns `j..j+width` of the product, on the calling thread.
