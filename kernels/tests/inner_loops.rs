@@ -97,13 +97,3 @@ fn constants_are_not_loaded_under_a_mask() {
         .collect();
     assert!(masked.is_empty(), "{} masked loads of constants, e.g. {}", masked.len(), masked[0]);
 }
-
-/// A loop whose vectors are gathered element by element costs as much as one without vectors: rounding a row of a product did,
-/// when it was written with arrays of sixteen.
-#[test]
-fn vectors_are_loaded_whole() {
-    assert!(!codelsi_kernels::ALL.is_empty());
-    let Some(functions) = or_skip(functions("codelsi_kernels")) else { return };
-    let gathers = functions.iter().flatten().filter(|i| i.1.contains("gather")).count();
-    assert_eq!(gathers, 0, "gathers in the CPU twins");
-}

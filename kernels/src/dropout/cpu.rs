@@ -42,10 +42,12 @@ pub(crate) fn mask_row<E: Storage>(row: &mut [E], token: i32, dropout: &Dropout)
                 let (run, after) = rest.split_at_mut(halves.len().min(rest.len()));
                 channel += run.len();
                 for (x, &half) in run.iter_mut().zip(halves) {
+                    // Both values are computed: of a branch the compiler makes loads under a mask. Not a product with 0: a
+                    // dropped NaN or infinity is gone.
                     let value = x.get();
-                    // Not a product with 0: a dropped NaN or infinity is gone.
-                    let dropped = u32::from(half) < threshold;
-                    *x = E::put(if dropped { 0.0f32.copysign(value) } else { value * up });
+                    let [kept, zero] = [(value * up).to_bits(), value.to_bits() & (1 << 31)];
+                    let is_kept = u32::from(u32::from(half) >= threshold).wrapping_neg();
+                    *x = E::put(f32::from_bits(kept & is_kept | zero & !is_kept));
                 }
                 rest = after;
             }
