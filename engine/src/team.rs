@@ -358,6 +358,7 @@ mod tests {
         let (owner, of_members) = (thread::current().id(), AtomicUsize::new(0));
         sums.par_iter().for_each_on_team(|sum| {
             let own = thread::current().id();
+            assert_eq!(super::threads(), 1);
             // Long enough for members to come.
             thread::sleep(2 * SPIN);
             of_members.fetch_add((own != owner).into(), Ordering::Relaxed);
@@ -368,6 +369,7 @@ mod tests {
         });
         assert!(sums.into_iter().all(|sum| sum.into_inner() == 49 * 50 / 2));
         assert!(of_members.into_inner() > 0, "no member ran a piece");
+        assert_eq!(super::threads(), 4);
     }
 
     #[test]

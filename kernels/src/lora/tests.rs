@@ -3,9 +3,49 @@ use super::*;
 use crate::gemm::cuda::{Accumulate, GemmShape, OperandLayout, RowSlice, TILES, multiply_on_tensor_cores};
 use crate::gemm::tests::{as_cuda, count_launches, operand, software_gpu};
 use codelsi_emulator::Counters;
+use codelsi_engine::Grads;
 use codelsi_engine::cuda::Cuda;
 use codelsi_engine::rng::RngKey;
+use codelsi_engine::team::Team;
 use half::bf16;
+
+/// Returns y, dx, dA and dB of two targets of different sizes, as bytes.
+fn trained(dtype: DType, rows: usize, rate: f32) -> Vec<Vec<u8>> {
+    let device = Device::cpu();
+    let cx = Ctx::training(&device, 0, 0);
+    let [first, second] = [[rows, 70, 1100, 16], [rows, 40, 1100, 5]].map(|size| {
+        let Operands { x, w, a, b } = Operands::new(&device, dtype, size);
+        Operands { x: x.with_grad(), w, a: a.with_grad(), b: b.with_grad() }
+    });
+    let tokens: Vec<i32> = (0..rows as i32).collect();
+    let dropout = Dropout {
+        rate: DropoutRate::new(rate).unwrap(),
+        key: RngKey { seed: 3, step: 0, site: 0 },
+        tokens: device.tensor(Label::Activations, [rows], &tokens).unwrap(),
+        first_channel: 0,
+    };
+    let targets = [first.target(), second.target()];
+    let outs = lora(&cx, &first.x, &targets, Some(dropout)).unwrap();
+    let mut grads = Grads::default();
+    let dy = outs.iter().map(|y| (y, operand(&device, [rows, y.shape()[1]], dtype, 7)));
+    cx.backward(dy.collect::<Vec<_>>(), &mut grads).unwrap();
+    let of = [&first.x, &first.a, &first.b, &second.a, &second.b].map(|x| grads.take(x).unwrap());
+    outs.iter().chain(&of).map(|t| t.bytes().unwrap().to_vec()).collect()
+}
+
+/// The number of threads decides whether rows are cut into chunks, and where.
+#[test]
+fn chunks_of_rows_change_no_bit() {
+    for dtype in [DType::F32, DType::BF16] {
+        for rate in [0.0, 0.1] {
+            let made = [1, 2, 7].map(|threads| {
+                let _team = Team::gather(threads).unwrap();
+                trained(dtype, 333, rate)
+            });
+            assert!(made[0] == made[1] && made[0] == made[2], "{dtype:?}, dropout {rate}");
+        }
+    }
+}
 
 /// Tensors of one target, and x.
 struct Operands {
@@ -128,7 +168,7 @@ fn kernels_of_the_backward_have_no_bank_conflicts() {
         let target = LoraLinear { w: &o.w, a: &a, b: &b, scale: 2.0 };
         let y = lora(&cx, &x, &[target], Some(dropout)).unwrap().swap_remove(0);
         let dy = operand(&device, [192, 512], DType::BF16, 9);
-        cx.backward([(&y, dy)], &mut codelsi_engine::Grads::default()).unwrap();
+        cx.backward([(&y, dy)], &mut Grads::default()).unwrap();
     });
     assert_eq!(launches.len(), 7, "{launches:?}");
 }
@@ -202,7 +242,7 @@ fn gradients_of_some_targets_alone() {
             (first.x.clone().with_grad(), second.a.clone().with_grad(), second.b.clone().with_grad());
         let targets = [first.target(), LoraLinear { a: &a, b: &b, ..second.target() }];
         let y = lora(&cx, &x, &targets, None).unwrap().swap_remove(1);
-        let mut grads = codelsi_engine::Grads::default();
+        let mut grads = Grads::default();
         cx.backward([(&y, operand(device, [33, 40], DType::BF16, 9))], &mut grads).unwrap();
         [x, a, b].map(|t| bits(grads.get(&t).unwrap()))
     };

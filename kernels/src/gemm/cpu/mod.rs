@@ -199,11 +199,12 @@ pub(crate) fn multiply_block(
             let steps = (words - step).min(KC_WORDS * k_blocks);
             let k = step * format.k_per_word();
             let rows = PackWindow { outer: r, count: height, k, steps, depth: term.depth };
+            let blocks = steps.div_ceil(KC_WORDS);
             let a = match &term.a.rows {
-                Some(packed) => (packed.from(step / KC_WORDS, r), packed.block_len()),
+                Some(packed) => (packed.from((step / KC_WORDS, blocks), (r, height)), packed.block_len()),
                 None => {
                     let block = height * KC_WORDS;
-                    packed_a.resize(block * steps.div_ceil(KC_WORDS));
+                    packed_a.resize(block * blocks);
                     for (w, a) in rows.blocks(format).zip(packed_a.chunks_exact_mut(block.max(1))) {
                         pack::pack_a(a, &term.a, w, precision);
                     }
@@ -213,7 +214,7 @@ pub(crate) fn multiply_block(
             for column in (0..width).step_by(NR) {
                 let w = PackWindow { outer: j + column, count: NR.min(width - column), ..rows };
                 let c = OutputTile { first: c[column..].as_mut_ptr(), stride, start };
-                // SAFETY: `a` holds the blocks of `rows`, `c` was checked above.
+                // SAFETY: `a` holds the blocks of `rows`, as was checked or packed; `c` was checked above.
                 unsafe { source.multiply(height, a, &mut panel, w, c) };
             }
             start = Start::C;

@@ -15,8 +15,17 @@ pub struct PackedRows<'a> {
 }
 
 impl<'a> PackedRows<'a> {
-    /// Returns the words from block `block` along k and row `row` on.
-    pub(super) fn from(&self, block: usize, row: usize) -> &'a [u32] {
+    /// Returns the words from a block along k and a row on, of `blocks` blocks and `rows` rows.
+    ///
+    /// # Panics
+    /// When there are fewer.
+    pub(super) fn from(&self, (block, blocks): (usize, usize), (row, rows): (usize, usize)) -> &'a [u32] {
+        let holds = row + rows <= self.rows && (block + blocks) * self.block_len() <= self.words.len();
+        assert!(
+            holds,
+            "{} packed rows do not hold rows {row}..+{rows}, blocks {block}..+{blocks}",
+            self.rows
+        );
         &self.words[block * self.block_len() + row * KC_WORDS..]
     }
 
