@@ -7,7 +7,7 @@ use crate::aligned::AlignedVec;
 use codelsi_engine::team::ForEachOnTeam;
 use rayon::prelude::*;
 
-/// An operand A in packed blocks along k, each (rows, [`KC_WORDS`]).
+/// An operand A in packed blocks along k, each (rows, 256 words).
 #[derive(Clone, Copy)]
 pub struct PackedRows<'a> {
     words: &'a [u32],
