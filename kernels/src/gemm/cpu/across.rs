@@ -11,20 +11,24 @@ use std::arch::x86_64::*;
 use std::marker::PhantomData;
 
 /// Conversion of elements at neighbouring outer indices to words.
-pub(super) trait LoadAcross: LoadWords {
+pub(super) trait LoadAcross: LoadWords + Sized {
     /// Steps of k in a word.
-    const K_STEPS: usize;
+    const K_STEPS: usize = 1;
 
     /// Returns the words of the first `count` of 32 outer indices, zero beyond them. `even` is their row of k, and `odd` the
     /// next one, if a word holds two and there is one.
     ///
     /// # Safety
     /// `count` elements can be read in each row; the caller is compiled for AVX-512.
+    #[inline(always)]
     unsafe fn across(
         even: *const Self::Element,
-        odd: Option<*const Self::Element>,
+        _odd: Option<*const Self::Element>,
         count: usize,
-    ) -> [__m512i; 2];
+    ) -> [__m512i; 2] {
+        // SAFETY: guaranteed by the caller.
+        unsafe { row::<Self>(even, count) }
+    }
 }
 
 /// Returns the words of one row of k.
@@ -37,35 +41,9 @@ unsafe fn row<L: LoadWords>(x: *const L::Element, count: usize) -> [__m512i; 2] 
     unsafe { [L::words(x, count), L::words(x.wrapping_add(16), count.saturating_sub(16))] }
 }
 
-impl LoadAcross for LoadF32 {
-    const K_STEPS: usize = 1;
-
-    #[inline(always)]
-    unsafe fn across(even: *const f32, _: Option<*const f32>, count: usize) -> [__m512i; 2] {
-        // SAFETY: guaranteed by the caller.
-        unsafe { row::<Self>(even, count) }
-    }
-}
-
-impl LoadAcross for LoadRounded {
-    const K_STEPS: usize = 1;
-
-    #[inline(always)]
-    unsafe fn across(even: *const f32, _: Option<*const f32>, count: usize) -> [__m512i; 2] {
-        // SAFETY: guaranteed by the caller.
-        unsafe { row::<Self>(even, count) }
-    }
-}
-
-impl LoadAcross for LoadWidened {
-    const K_STEPS: usize = 1;
-
-    #[inline(always)]
-    unsafe fn across(even: *const bf16, _: Option<*const bf16>, count: usize) -> [__m512i; 2] {
-        // SAFETY: guaranteed by the caller.
-        unsafe { row::<Self>(even, count) }
-    }
-}
+impl LoadAcross for LoadF32 {}
+impl LoadAcross for LoadRounded {}
+impl LoadAcross for LoadWidened {}
 
 impl LoadAcross for LoadPairs {
     const K_STEPS: usize = 2;

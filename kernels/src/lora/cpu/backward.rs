@@ -1,17 +1,17 @@
 //! Backward: dS and dx from one packing of each dy, then dA and dB, which are sums over tokens.
 
-use super::{CHUNK, for_each_chunk, scale};
+use super::{CHUNK, for_each_chunk};
 use crate::aligned::AlignedVec;
 use crate::disjoint::{DisjointRows, DisjointSlice};
 use crate::dropout::{self, Dropout};
 use crate::gemm::cpu::packed_rows::RowBuffer;
 use crate::gemm::cpu::{
     AccumulatorInit, Elements, Matrix, NR, Precision, Product, ProductTerm, Start, multiply_all,
-    multiply_block, round_row,
+    multiply_block,
 };
 use crate::gemm::{elements, nn, precision, tn};
 use crate::lora::{BackwardLinear, Lora, adapter_gradients};
-use crate::simd::Storage;
+use crate::simd::{Storage, vectorize};
 use codelsi_engine::team::{self, ForEachOnTeam};
 use codelsi_engine::{Ctx, DType, Result, Tensor};
 use half::bf16;
@@ -121,11 +121,15 @@ fn low_rank<E: Storage>(targets: &[Target], dy: &[RowBuffer], ds: &mut [E], colu
             let term = ProductTerm { a: dy.operand(), ..t.down };
             let c = (&mut block[..], stride, Start::Zero);
             multiply_block(c, rows, (0, t.rank), &[term], Precision::of::<E>());
-            for (ds, block) in ds.chunks_exact_mut(columns).zip(block.chunks_exact(stride)) {
-                let ds = &mut ds[at..][..t.rank];
-                round_row(ds, block);
-                scale(ds, t.scale);
-            }
+            vectorize(
+                #[inline(always)]
+                || {
+                    for (ds, block) in ds.chunks_exact_mut(columns).zip(block.chunks_exact(stride)) {
+                        let ds = ds[at..][..t.rank].iter_mut();
+                        ds.zip(block).for_each(|(ds, &x)| *ds = E::put(E::put(x).get() * t.scale));
+                    }
+                },
+            );
             at += t.rank;
         }
     });

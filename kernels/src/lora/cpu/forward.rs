@@ -1,12 +1,12 @@
 //! Forward: S of all targets, then y, from one packing of x.
 
-use super::{for_each_chunk, scale};
+use super::for_each_chunk;
 use crate::disjoint::DisjointRows;
 use crate::gemm::cpu::packed_rows::RowBuffer;
 use crate::gemm::cpu::{AccumulatorInit, Elements, Matrix, Precision, Product, ProductTerm, multiply_all};
 use crate::gemm::{columns, elements};
 use crate::lora::{Lora, LoraLinear, cuda};
-use crate::simd::Storage;
+use crate::simd::{Storage, vectorize};
 use codelsi_engine::{Ctx, DType, Error, Outs, Result, Tensor};
 use half::bf16;
 use std::ops::Range;
@@ -183,4 +183,12 @@ fn keep_chosen<E: Storage>(s: &mut [E], choice: &[i32], (columns, rank): (usize,
             }
         }
     }
+}
+
+/// Computes `x *= scale`, rounded to storage.
+fn scale<E: Storage>(x: &mut [E], scale: f32) {
+    vectorize(
+        #[inline(always)]
+        || x.iter_mut().for_each(|x| *x = E::put(x.get() * scale)),
+    );
 }

@@ -8,7 +8,6 @@ mod forward;
 
 use super::Lora;
 use crate::dropout;
-use crate::simd::{Storage, vectorize};
 use codelsi_engine::op_times::Pass;
 use codelsi_engine::team::{self, ForEachOnTeam};
 use codelsi_engine::{Ctx, Result, Tensor};
@@ -41,12 +40,4 @@ impl Lora {
         }
         Ok(dropped)
     }
-}
-
-/// Computes `x *= scale`, rounded to storage.
-fn scale<E: Storage>(x: &mut [E], scale: f32) {
-    vectorize(
-        #[inline(always)]
-        || x.iter_mut().for_each(|x| *x = E::put(x.get() * scale)),
-    );
 }
