@@ -5,9 +5,7 @@ use super::across::{ColumnGroup, LoadAcross};
 use super::micro::{KC_WORDS, NR, WordFormat};
 use super::packed_rows::PackedRows;
 use super::panels::Panels;
-use super::transpose::{
-    LoadF32, LoadPairs, LoadRounded, LoadRoundedPairs, LoadWidened, LoadWords, RowGroup, transpose,
-};
+use super::transpose::{LoadF32, LoadPairs, LoadRounded, LoadRoundedPairs, LoadWidened, RowGroup, transpose};
 use crate::simd::{SimdLevel, Storage, level, vectorize};
 use codelsi_engine::DType;
 use half::bf16;
@@ -157,8 +155,8 @@ pub(crate) fn pack_a(dst: &mut [u32], a: &Matrix, w: PackWindow, precision: Prec
         // SAFETY: the machine has AVX-512.
         return unsafe {
             match a.k_stride == 1 {
-                true => pack_a_rows(dst, a, w, precision),
-                false => pack_a_transposed(dst, a, w, precision),
+                true => pack_vectors::<CopyRows>(dst, a, w, precision, precision.format()),
+                false => pack_vectors::<TransposeAcross>(dst, a, w, precision, precision.format()),
             }
         };
     }
@@ -176,8 +174,8 @@ pub(crate) fn pack_b(dst: &mut [u32], b: &Matrix, w: PackWindow, precision: Prec
         // SAFETY: the machine has AVX-512.
         return unsafe {
             match b.k_stride == 1 {
-                true => pack_b_transposed(dst, b, w, precision, format),
-                false => pack_b_across(dst, b, w, precision, format),
+                true => pack_vectors::<TransposeRows>(dst, b, w, precision, format),
+                false => pack_vectors::<CopyAcross>(dst, b, w, precision, format),
             }
         };
     }
@@ -234,168 +232,124 @@ fn pack_scalar<T: Storage, W: PackWord>(
     );
 }
 
-/// Packs K-major rows of A: converted as they are copied.
+/// A way to pack an operand with vectors of AVX-512.
+trait VectorPacking {
+    /// Packs a window of `op`, whose elements are `x`.
+    ///
+    /// # Safety
+    /// The caller is compiled for AVX-512.
+    unsafe fn pack<L: LoadAcross>(dst: &mut [u32], x: &[L::Element], op: &Matrix, w: PackWindow);
+}
+
+/// K-major rows of A: converted as they are copied.
+struct CopyRows;
+/// K-major rows of B: 16 by 16 words at a time, transposed in registers.
+struct TransposeRows;
+/// An N-major B: rows of k are copied, or two of them interleaved.
+struct CopyAcross;
+/// An M-major A: 16 by 16 words at a time, transposed in registers.
+struct TransposeAcross;
+
+/// Packs a window of an operand as words of `format`.
 ///
 /// # Safety
 /// The machine has AVX-512.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-unsafe fn pack_a_rows(dst: &mut [u32], a: &Matrix, w: PackWindow, precision: Precision) {
-    // SAFETY: guaranteed by the caller.
-    unsafe {
-        match (a.data, precision.format(), precision) {
-            (Elements::F32(x), WordFormat::F32, Precision::F32) => copy_rows::<LoadF32>(dst, x, a, w),
-            (Elements::F32(x), WordFormat::F32, Precision::BF16) => copy_rows::<LoadRounded>(dst, x, a, w),
-            (Elements::BF16(x), WordFormat::F32, _) => copy_rows::<LoadWidened>(dst, x, a, w),
-            (Elements::BF16(x), WordFormat::Bf16Pair, _) => copy_rows::<LoadPairs>(dst, x, a, w),
-            (Elements::F32(x), WordFormat::Bf16Pair, _) => copy_rows::<LoadRoundedPairs>(dst, x, a, w),
-        }
-    }
-}
-
-/// # Safety
-/// The caller is compiled for AVX-512.
-#[inline(always)]
-unsafe fn copy_rows<L: LoadWords>(dst: &mut [u32], x: &[L::Element], a: &Matrix, w: PackWindow) {
-    for outer in 0..w.count {
-        let row = &x[(w.outer + outer) * a.outer_stride + w.k..][..w.depth - w.k];
-        let dst = &mut dst[outer * KC_WORDS..][..KC_WORDS];
-        for (step, dst) in dst.chunks_exact_mut(16).enumerate().take(w.steps.div_ceil(16)) {
-            let row = &row[step * L::ELEMENTS..];
-            // SAFETY: the load is masked to the row, and sixteen words follow in `dst`.
-            unsafe { _mm512_storeu_si512(dst.as_mut_ptr().cast(), L::words(row.as_ptr(), row.len())) };
-        }
-    }
-}
-
-/// Packs a panel of a K-major B: 16 by 16 words at a time, transposed in registers.
-///
-/// # Safety
-/// The machine has AVX-512.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-unsafe fn pack_b_transposed(
+unsafe fn pack_vectors<P: VectorPacking>(
     dst: &mut [u32],
-    b: &Matrix,
+    op: &Matrix,
     w: PackWindow,
     precision: Precision,
     format: WordFormat,
 ) {
     // SAFETY: guaranteed by the caller.
     unsafe {
-        match (b.data, format, precision) {
-            (Elements::F32(x), WordFormat::F32, Precision::F32) => transpose_blocks::<LoadF32>(dst, x, b, w),
-            (Elements::F32(x), WordFormat::F32, Precision::BF16) => {
-                transpose_blocks::<LoadRounded>(dst, x, b, w)
-            }
-            (Elements::BF16(x), WordFormat::F32, _) => transpose_blocks::<LoadWidened>(dst, x, b, w),
-            (Elements::BF16(x), WordFormat::Bf16Pair, _) => transpose_blocks::<LoadPairs>(dst, x, b, w),
-            (Elements::F32(x), WordFormat::Bf16Pair, _) => transpose_blocks::<LoadRoundedPairs>(dst, x, b, w),
+        match (op.data, format, precision) {
+            (Elements::F32(x), WordFormat::F32, Precision::F32) => P::pack::<LoadF32>(dst, x, op, w),
+            (Elements::F32(x), WordFormat::F32, Precision::BF16) => P::pack::<LoadRounded>(dst, x, op, w),
+            (Elements::BF16(x), WordFormat::F32, _) => P::pack::<LoadWidened>(dst, x, op, w),
+            (Elements::BF16(x), WordFormat::Bf16Pair, _) => P::pack::<LoadPairs>(dst, x, op, w),
+            (Elements::F32(x), WordFormat::Bf16Pair, _) => P::pack::<LoadRoundedPairs>(dst, x, op, w),
         }
     }
 }
 
-/// # Safety
-/// The caller is compiled for AVX-512.
-#[inline(always)]
-unsafe fn transpose_blocks<L: LoadWords>(dst: &mut [u32], x: &[L::Element], b: &Matrix, w: PackWindow) {
-    for group in (0..NR).step_by(16) {
-        if group >= w.count {
-            dst[..w.steps * NR].chunks_exact_mut(NR).for_each(|row| row[group..].fill(0));
-            break;
-        }
-        let rows = RowGroup::<L>::new(x, b, w, group);
-        for step in (0..w.steps).step_by(16) {
-            // SAFETY: guaranteed by the caller.
-            let block = unsafe { rows.transposed(step) };
-            let dst = &mut dst[step * NR + group..];
-            for (i, row) in block.iter().enumerate().take(w.steps - step) {
-                // SAFETY: sixteen words at column `group` of a row of the panel.
-                unsafe { _mm512_storeu_si512(dst[i * NR..][..16].as_mut_ptr().cast(), *row) };
+impl VectorPacking for CopyRows {
+    #[inline(always)]
+    unsafe fn pack<L: LoadAcross>(dst: &mut [u32], x: &[L::Element], a: &Matrix, w: PackWindow) {
+        for outer in 0..w.count {
+            let row = &x[(w.outer + outer) * a.outer_stride + w.k..][..w.depth - w.k];
+            let dst = &mut dst[outer * KC_WORDS..][..KC_WORDS];
+            for (step, dst) in dst.chunks_exact_mut(16).enumerate().take(w.steps.div_ceil(16)) {
+                let row = &row[step * L::ELEMENTS..];
+                // SAFETY: the load is masked to the row, and sixteen words follow in `dst`.
+                unsafe { _mm512_storeu_si512(dst.as_mut_ptr().cast(), L::words(row.as_ptr(), row.len())) };
             }
         }
     }
 }
 
-/// Packs a panel of an N-major B: rows of k are copied, or two of them interleaved.
-///
-/// # Safety
-/// The machine has AVX-512.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-unsafe fn pack_b_across(
-    dst: &mut [u32],
-    b: &Matrix,
-    w: PackWindow,
-    precision: Precision,
-    format: WordFormat,
-) {
-    // SAFETY: guaranteed by the caller.
-    unsafe {
-        match (b.data, format, precision) {
-            (Elements::F32(x), WordFormat::F32, Precision::F32) => copy_across::<LoadF32>(dst, x, b, w),
-            (Elements::F32(x), WordFormat::F32, Precision::BF16) => copy_across::<LoadRounded>(dst, x, b, w),
-            (Elements::BF16(x), WordFormat::F32, _) => copy_across::<LoadWidened>(dst, x, b, w),
-            (Elements::BF16(x), WordFormat::Bf16Pair, _) => copy_across::<LoadPairs>(dst, x, b, w),
-            (Elements::F32(x), WordFormat::Bf16Pair, _) => copy_across::<LoadRoundedPairs>(dst, x, b, w),
-        }
-    }
-}
-
-/// # Safety
-/// The caller is compiled for AVX-512.
-#[inline(always)]
-unsafe fn copy_across<L: LoadAcross>(dst: &mut [u32], x: &[L::Element], b: &Matrix, w: PackWindow) {
-    let columns = ColumnGroup::<L>::new(x, b, w, 0);
-    let (rows, _) = dst.as_chunks_mut::<NR>();
-    for (step, row) in rows.iter_mut().enumerate().take(w.steps) {
-        // SAFETY: guaranteed by the caller; a row of the panel holds two vectors of sixteen words.
-        unsafe {
-            let [low, high] = columns.words(step);
-            _mm512_storeu_si512(row.as_mut_ptr().cast(), low);
-            _mm512_storeu_si512(row.as_mut_ptr().add(16).cast(), high);
-        }
-    }
-}
-
-/// Packs rows of an M-major A: 16 by 16 words at a time, transposed in registers.
-///
-/// # Safety
-/// The machine has AVX-512.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-unsafe fn pack_a_transposed(dst: &mut [u32], a: &Matrix, w: PackWindow, precision: Precision) {
-    // SAFETY: guaranteed by the caller.
-    unsafe {
-        match (a.data, precision.format(), precision) {
-            (Elements::F32(x), WordFormat::F32, Precision::F32) => transpose_across::<LoadF32>(dst, x, a, w),
-            (Elements::F32(x), WordFormat::F32, Precision::BF16) => {
-                transpose_across::<LoadRounded>(dst, x, a, w)
+impl VectorPacking for TransposeRows {
+    #[inline(always)]
+    unsafe fn pack<L: LoadAcross>(dst: &mut [u32], x: &[L::Element], b: &Matrix, w: PackWindow) {
+        for group in (0..NR).step_by(16) {
+            if group >= w.count {
+                dst[..w.steps * NR].chunks_exact_mut(NR).for_each(|row| row[group..].fill(0));
+                break;
             }
-            (Elements::BF16(x), WordFormat::F32, _) => transpose_across::<LoadWidened>(dst, x, a, w),
-            (Elements::BF16(x), WordFormat::Bf16Pair, _) => transpose_across::<LoadPairs>(dst, x, a, w),
-            (Elements::F32(x), WordFormat::Bf16Pair, _) => transpose_across::<LoadRoundedPairs>(dst, x, a, w),
-        }
-    }
-}
-
-/// # Safety
-/// The caller is compiled for AVX-512.
-#[inline(always)]
-unsafe fn transpose_across<L: LoadAcross>(dst: &mut [u32], x: &[L::Element], a: &Matrix, w: PackWindow) {
-    for outer in (0..w.count).step_by(32) {
-        let rows = ColumnGroup::<L>::new(x, a, w, outer);
-        for step in (0..w.steps).step_by(16) {
-            // SAFETY: an integer vector of zeros.
-            let mut halves = unsafe { [[_mm512_setzero_si512(); 16]; 2] };
-            for i in 0..(w.steps - step).min(16) {
+            let rows = RowGroup::<L>::new(x, b, w, group);
+            for step in (0..w.steps).step_by(16) {
                 // SAFETY: guaranteed by the caller.
-                let words = unsafe { rows.words(step + i) };
-                halves.iter_mut().zip(words).for_each(|(half, words)| half[i] = words);
+                let block = unsafe { rows.transposed(step) };
+                let dst = &mut dst[step * NR + group..];
+                for (i, row) in block.iter().enumerate().take(w.steps - step) {
+                    // SAFETY: sixteen words at column `group` of a row of the panel.
+                    unsafe { _mm512_storeu_si512(dst[i * NR..][..16].as_mut_ptr().cast(), *row) };
+                }
             }
-            for (half, first) in halves.into_iter().zip([0, 16]).filter(|&(_, first)| first < rows.count()) {
-                // SAFETY: guaranteed by the caller.
-                let block = unsafe { transpose(half) };
-                for (i, words) in block.iter().enumerate().take(rows.count() - first) {
-                    let dst = &mut dst[(outer + first + i) * KC_WORDS + step..][..16];
-                    // SAFETY: sixteen words of a row, which holds a multiple of sixteen.
-                    unsafe { _mm512_storeu_si512(dst.as_mut_ptr().cast(), *words) };
+        }
+    }
+}
+
+impl VectorPacking for CopyAcross {
+    #[inline(always)]
+    unsafe fn pack<L: LoadAcross>(dst: &mut [u32], x: &[L::Element], b: &Matrix, w: PackWindow) {
+        let columns = ColumnGroup::<L>::new(x, b, w, 0);
+        let (rows, _) = dst.as_chunks_mut::<NR>();
+        for (step, row) in rows.iter_mut().enumerate().take(w.steps) {
+            // SAFETY: guaranteed by the caller; a row of the panel holds two vectors of sixteen words.
+            unsafe {
+                let [low, high] = columns.words(step);
+                _mm512_storeu_si512(row.as_mut_ptr().cast(), low);
+                _mm512_storeu_si512(row.as_mut_ptr().add(16).cast(), high);
+            }
+        }
+    }
+}
+
+impl VectorPacking for TransposeAcross {
+    #[inline(always)]
+    unsafe fn pack<L: LoadAcross>(dst: &mut [u32], x: &[L::Element], a: &Matrix, w: PackWindow) {
+        for outer in (0..w.count).step_by(32) {
+            let rows = ColumnGroup::<L>::new(x, a, w, outer);
+            for step in (0..w.steps).step_by(16) {
+                // SAFETY: an integer vector of zeros.
+                let mut halves = unsafe { [[_mm512_setzero_si512(); 16]; 2] };
+                for i in 0..(w.steps - step).min(16) {
+                    // SAFETY: guaranteed by the caller.
+                    let words = unsafe { rows.words(step + i) };
+                    halves.iter_mut().zip(words).for_each(|(half, words)| half[i] = words);
+                }
+                for (half, first) in
+                    halves.into_iter().zip([0, 16]).filter(|&(_, first)| first < rows.count())
+                {
+                    // SAFETY: guaranteed by the caller.
+                    let block = unsafe { transpose(half) };
+                    for (i, words) in block.iter().enumerate().take(rows.count() - first) {
+                        let dst = &mut dst[(outer + first + i) * KC_WORDS + step..][..16];
+                        // SAFETY: sixteen words of a row, which holds a multiple of sixteen.
+                        unsafe { _mm512_storeu_si512(dst.as_mut_ptr().cast(), *words) };
+                    }
                 }
             }
         }
